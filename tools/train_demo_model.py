@@ -1,0 +1,402 @@
+"""Train the model that ships inside awq_ref: a Llama of 5.8 M parameters that has read Python.
+
+    python tools/train_demo_model.py --work build/demo_model            # train; start again with the same line to resume
+    python tools/train_demo_model.py --work build/demo_model --export awq_ref/assets/demo_model
+
+Text       the standard library of the Python that runs this (awq_ref.text.corpus says which files are held out),
+           plus the packages of PACKAGES, taken from the package index; files that share many lines with a held-out
+           file are left out.
+Tokenizer  byte-level BPE, 4096 entries; digits in threes; a newline and the indentation after it are one piece.
+Optimizer  Muon (momentum, then an approximately orthogonal update) for the matrices of the blocks, AdamW for the
+           embedding and the norms; learning rate warmed up, held, then lowered linearly to zero.
+
+It needs torch; nothing else in the project does. Sources: K. Jordan et al. 2024, "Muon: an optimizer for hidden
+layers"; J. Liu et al. 2025, arXiv:2502.16982 (the 0.2 sqrt(max(rows, columns)) step size).
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import math
+import platform
+import random
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.numpy import save_file
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import nn
+
+from awq_ref.text import corpus
+
+# Permissively licensed (BSD, MIT, Apache-2.0, PSF) packages with much Python source and none of the standard library's.
+PACKAGES = (
+    "aiohttp==3.14.5", "astropy==8.0.2", "bokeh==3.10.2", "click==8.5.1", "dask==2026.8.0", "django==6.1.3",
+    "flask==3.1.3", "ipython==9.18.1", "jinja2==3.1.6", "matplotlib==3.11.2", "mypy==2.4.1", "networkx==3.7",
+    "nltk==3.10.4", "numpy==2.5.5", "pandas==3.1.1", "pygments==2.21.0", "pytest==9.2.0", "rich==15.0.0",
+    "scikit-learn==1.9.1", "scipy==1.18.1", "sphinx==9.1.1", "sqlalchemy==2.1.9", "statsmodels==0.15.0",
+    "sympy==1.14.0", "tornado==6.6.1", "twisted==26.10.0", "werkzeug==3.1.9", "xarray==2026.9.0",
+)  # fmt: skip
+WHEEL_PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_24_x86_64", "manylinux2014_x86_64")
+END_OF_TEXT = "<|endoftext|>"
+# One piece each: newlines with the indentation after them; a word with at most one character before it; up to three
+# digits; a run of punctuation; blanks.
+PIECES = r"(?:\r?\n[ \t]*)+|[^\s\p{L}\p{N}]?\p{L}+| \p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|[ \t]+|\s"
+LARGEST_FILE = 400_000  # characters; longer ones are tables
+SHINGLE_LINES = 5
+LARGEST_OVERLAP = 0.05  # of a training file's shingles that may also stand in a held-out file
+
+
+@dataclass(frozen=True)
+class Shape:
+    vocab_size: int = 4096
+    hidden_size: int = 256
+    intermediate_size: int = 768
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 8
+    num_key_value_heads: int = 4
+    head_dim: int = 32
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    max_position_embeddings: int = 512
+
+
+@dataclass(frozen=True)
+class Schedule:
+    tokens: int
+    tokens_per_step: int = 6144
+    window: int = 256
+    last_window: int = 512  # in the last fifth of the steps
+    peak_rate: float = 4e-3
+    weight_decay: float = 0.1
+    warmup_steps: int = 100
+    decay_share: float = 0.6  # of the steps, at the end
+    stdlib_share: float = 0.4  # of the windows; in the last tenth all windows are the library's own
+    seed: int = 1
+
+    @property
+    def steps(self) -> int:
+        return self.tokens // self.tokens_per_step
+
+    def window_at(self, step: int) -> int:
+        return self.last_window if step >= 0.8 * self.steps else self.window
+
+    def factor(self, step: int) -> float:
+        """Learning rate of a step as a share of the peak."""
+        decay_from = self.steps * (1 - self.decay_share)
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        return min(1.0, (self.steps - step) / (self.steps - decay_from))
+
+
+# ---- text -----------------------------------------------------------------------------------------------------------
+
+
+def download_packages(folder: Path) -> list[Path]:
+    if not any(folder.glob("*.whl")):
+        platforms = [word for name in WHEEL_PLATFORMS for word in ("--platform", name)]
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"]
+        command += ["--python-version", "3.12", *platforms, "-d", str(folder), *PACKAGES]
+        subprocess.run(command, check=True)
+    return sorted(folder.glob("*.whl"))
+
+
+def package_texts(wheels: list[Path]) -> Iterator[str]:
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as archive:
+            for name in sorted(archive.namelist()):
+                folders = set(PurePosixPath(name).parts[:-1])
+                if name.endswith(".py") and not folders & (corpus.TEST_FOLDERS | {"_vendor", "typeshed", "locale"}):
+                    with contextlib.suppress(UnicodeDecodeError):
+                        yield archive.read(name).decode("utf-8")
+
+
+def shingles(text: str) -> set[int]:
+    lines = [line.strip() for line in text.splitlines() if len(line.strip()) > 3]
+    return {hash(tuple(lines[i : i + SHINGLE_LINES])) for i in range(len(lines) - SHINGLE_LINES + 1)}
+
+
+def without_copies(texts: Iterator[str], held_out: set[int]) -> list[str]:
+    """Drop empty and oversized texts and those that share more than LARGEST_OVERLAP with the held-out files."""
+    kept = []
+    for text in texts:
+        mine = shingles(text)
+        if 0 < len(text) <= LARGEST_FILE and (not mine or len(mine & held_out) <= LARGEST_OVERLAP * len(mine)):
+            kept.append(text)
+    return kept
+
+
+def train_tokenizer(texts: list[str], vocab_size: int) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet)
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def encode(tokenizer: Tokenizer, texts: list[str]) -> np.ndarray:
+    """Concatenate the texts' ids, each text after one END_OF_TEXT."""
+    parts = []
+    for start in range(0, len(texts), 256):
+        for encoding in tokenizer.encode_batch(texts[start : start + 256], add_special_tokens=False):
+            parts.append(np.array([0, *encoding.ids], dtype=np.uint16))
+    return np.concatenate(parts)
+
+
+def prepare(work: Path, vocab_size: int) -> tuple[Tokenizer, dict[str, np.ndarray]]:
+    """Return the tokenizer and the ids of each part, made on the first call and read from the work folder later."""
+    parts = ("library", "tests_and_packages", "validation")
+    if not all((work / f"{part}.npy").exists() for part in parts):
+        held_out_texts = [t for s in ("validation", "calibration") for t in corpus.stdlib_texts(s)]
+        held_out = set().union(*map(shingles, held_out_texts))
+        library = without_copies(corpus.stdlib_texts("train"), held_out)
+        tests = set(corpus.stdlib_texts("train", with_tests=True)) - set(library)
+        wheels = download_packages(work / "wheels")
+        others = without_copies((t for g in (sorted(tests), package_texts(wheels)) for t in g), held_out)
+        tokenizer = train_tokenizer(library, vocab_size)
+        tokenizer.save(str(work / "tokenizer.json"))
+        texts = {"library": library, "tests_and_packages": others, "validation": list(corpus.stdlib_texts("validation"))}
+        for part in parts:
+            ids = encode(tokenizer, texts[part])
+            np.save(work / f"{part}.npy", ids)
+            characters = sum(map(len, texts[part]))
+            print(f"{part}: {len(texts[part])} files, {characters} characters, {len(ids)} tokens", flush=True)
+    tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
+    return tokenizer, {part: np.load(work / f"{part}.npy") for part in parts}
+
+
+class Windows:
+    """Random windows of a token stream, without repetition until the stream is used up."""
+
+    def __init__(self, ids: np.ndarray, seed: int) -> None:
+        self.ids, self.random = ids, random.Random(seed)
+        self.length, self.starts = 0, [0]
+
+    def next(self, length: int) -> np.ndarray:
+        if not self.starts or length != self.length:
+            self.length = length
+            self.starts = list(range(self.random.randrange(length), len(self.ids) - length - 1, length))
+            self.random.shuffle(self.starts)
+        start = self.starts.pop()
+        return self.ids[start : start + length + 1].astype(np.int64)
+
+
+# ---- model ----------------------------------------------------------------------------------------------------------
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+class Block(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        kv = shape.num_key_value_heads * shape.head_dim
+        self.input_layernorm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
+        self.q_proj = nn.Linear(shape.hidden_size, shape.hidden_size, bias=False)
+        self.k_proj = nn.Linear(shape.hidden_size, kv, bias=False)
+        self.v_proj = nn.Linear(shape.hidden_size, kv, bias=False)
+        self.o_proj = nn.Linear(shape.hidden_size, shape.hidden_size, bias=False)
+        self.post_attention_layernorm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
+        self.gate_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
+
+    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        batch, length, _ = x.shape
+        h = self.input_layernorm(x)
+        heads = [p(h).view(batch, length, -1, self.shape.head_dim).transpose(1, 2) for p in (self.q_proj, self.k_proj)]
+        q, k = (rotate(head, cos, sin) for head in heads)
+        v = self.v_proj(h).view(batch, length, -1, self.shape.head_dim).transpose(1, 2)
+        shared = self.shape.num_attention_heads // self.shape.num_key_value_heads
+        k, v = k.repeat_interleave(shared, dim=1), v.repeat_interleave(shared, dim=1)
+        # Written out: with heads this small it is faster on a CPU than torch's fused attention.
+        scores = (q * self.shape.head_dim**-0.5) @ k.transpose(-1, -2)
+        seen = torch.ones(length, length, dtype=torch.bool, device=x.device).tril()
+        attention = scores.masked_fill(~seen, -1e4).softmax(dim=-1).to(v.dtype) @ v
+        x = x + self.o_proj(attention.transpose(1, 2).reshape(batch, length, -1))
+        h = self.post_attention_layernorm(x)
+        return x + self.down_proj(F.silu(self.gate_proj(h)) * self.up_proj(h))
+
+
+class Llama(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
+        self.layers = nn.ModuleList(Block(shape) for _ in range(shape.num_hidden_layers))
+        self.norm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                last = name.endswith(("o_proj.weight", "down_proj.weight"))
+                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * shape.num_hidden_layers) if last else 0.02)
+        half = torch.arange(0, shape.head_dim, 2, dtype=torch.float32) / shape.head_dim
+        angles = torch.outer(torch.arange(shape.max_position_embeddings).float(), shape.rope_theta**-half)
+        self.register_buffer("cos", angles.cos(), persistent=False)
+        self.register_buffer("sin", angles.sin(), persistent=False)
+
+    def forward(self, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss in nats per token."""
+        x = self.embed_tokens(ids)
+        for layer in self.layers:
+            x = layer(x, self.cos[: ids.shape[1]], self.sin[: ids.shape[1]])
+        logits = F.linear(self.norm(x), self.embed_tokens.weight)
+        return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+
+# ---- optimizer ------------------------------------------------------------------------------------------------------
+
+
+def orthogonalized(update: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """Push the singular values of each matrix (..., rows, columns) towards 1 by a quintic Newton-Schulz iteration."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = update.bfloat16()
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.mT if tall else x).float()
+
+
+class Muon(torch.optim.Optimizer):
+    def __init__(self, parameters: list[nn.Parameter], *, rate: float, weight_decay: float, momentum: float = 0.95):
+        super().__init__(parameters, {"lr": rate, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            for shape in sorted({tuple(p.shape) for p in group["params"]}):
+                alike = [p for p in group["params"] if tuple(p.shape) == shape]
+                self._step_alike(alike, group)
+
+    def _step_alike(self, parameters: list[nn.Parameter], group: dict) -> None:
+        looks_ahead = []
+        for p in parameters:
+            moment = self.state[p].setdefault("moment", torch.zeros_like(p))
+            moment.lerp_(p.grad, 1 - group["momentum"])
+            looks_ahead.append(p.grad.lerp(moment, group["momentum"]))
+        updates = orthogonalized(torch.stack(looks_ahead))
+        size = 0.2 * math.sqrt(max(parameters[0].shape))
+        for p, update in zip(parameters, updates, strict=True):
+            p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * size)
+
+
+def optimizers(model: Llama, schedule: Schedule) -> list[torch.optim.Optimizer]:
+    matrices = [p for p in model.layers.parameters() if p.ndim == 2]
+    norms = [p for p in model.parameters() if p.ndim == 1]
+    rest = [{"params": [model.embed_tokens.weight]}, {"params": norms}]
+    return [
+        Muon(matrices, rate=schedule.peak_rate, weight_decay=schedule.weight_decay),
+        torch.optim.AdamW(rest, lr=schedule.peak_rate, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+# ---- training -------------------------------------------------------------------------------------------------------
+
+
+def batches(schedule: Schedule, data: dict[str, np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield one (windows, window + 1) batch per step, the same ones on every run."""
+    choose = random.Random(schedule.seed)
+    library = Windows(data["library"], schedule.seed + 1)
+    others = Windows(data["tests_and_packages"], schedule.seed + 2)
+    for step in range(schedule.steps):
+        share = 1.0 if step >= 0.9 * schedule.steps else schedule.stdlib_share
+        length = schedule.window_at(step)
+        sources = [library if choose.random() < share else others for _ in range(schedule.tokens_per_step // length)]
+        yield np.stack([source.next(length) for source in sources])
+
+
+@torch.no_grad()
+def validation_loss(model: Llama, ids: np.ndarray, length: int, n_windows: int) -> float:
+    starts = np.linspace(0, len(ids) - length - 2, n_windows).astype(int)
+    losses = []
+    for first in range(0, n_windows, 16):
+        windows = np.stack([ids[s : s + length + 1].astype(np.int64) for s in starts[first : first + 16]])
+        x = torch.from_numpy(windows)
+        losses.append(model(x[:, :-1], x[:, 1:]).item() * len(windows))
+    return sum(losses) / n_windows
+
+
+def save_checkpoint(path: Path, state: dict) -> None:
+    torch.save(state, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
+
+
+def train(model: Llama, schedule: Schedule, data: dict[str, np.ndarray], work: Path, device: str) -> None:
+    path, log = work / "checkpoint.pt", work / "log.jsonl"
+    tools = optimizers(model, schedule)
+    first = 0
+    if path.exists():
+        state = torch.load(path, map_location=device)
+        if state["schedule"] != asdict(schedule):
+            sys.exit(f"{path} was made with {state['schedule']}: give the same arguments, or another --work")
+        model.load_state_dict(state["model"])
+        for tool, saved in zip(tools, state["optimizers"], strict=True):
+            tool.load_state_dict(saved)
+        first = state["step"]
+    compiled = torch.compile(model, dynamic=False)
+    started, losses = time.time(), []
+    for step, batch in enumerate(batches(schedule, data)):
+        if step < first:
+            continue
+        x = torch.from_numpy(batch).to(device)
+        with torch.autocast(device, dtype=torch.bfloat16):
+            loss = compiled(x[:, :-1], x[:, 1:])
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for tool in tools:
+            for group in tool.param_groups:
+                group["lr"] = schedule.peak_rate * schedule.factor(step)
+            tool.step()
+            tool.zero_grad()
+        losses.append(loss.item())
+        if (step + 1) % 50 == 0 or step + 1 == schedule.steps:
+            rate = (step + 1 - first) * schedule.tokens_per_step / (time.time() - started)
+            row = {"step": step + 1, "tokens": (step + 1) * schedule.tokens_per_step}
+            row |= {"train_loss": round(float(np.mean(losses[-50:])), 4), "tokens_per_second": round(rate)}
+            if (step + 1) % 250 == 0 or step + 1 == schedule.steps:
+                row["validation_loss"] = round(validation_loss(model, data["validation"], schedule.last_window, 64), 4)
+                state = {"schedule": asdict(schedule), "step": step + 1, "model": model.state_dict()}
+                save_checkpoint(path, state | {"optimizers": [tool.state_dict() for tool in tools]})
+            with log.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(row, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for packages, tokens, checkpoint and log")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--tokens", type=float, default=20e6, help="training tokens (default 20e6)")
+    parser.add_argument("--export", type=Path, help="write the trained checkpoint's model folder here and stop")
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    shape, schedule = Shape(), Schedule(tokens=int(arguments.tokens))
+    torch.manual_seed(schedule.seed)
+    _, data = prepare(arguments.work, shape.vocab_size)
+    model = Llama(shape).to(arguments.device)
+    train(model, schedule, data, arguments.work, arguments.device)
+
+
+if __name__ == "__main__":
+    main()
