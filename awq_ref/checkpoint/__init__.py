@@ -1,0 +1,51 @@
+"""Checkpoints: named arrays and a configuration, in and out of a folder.
+
+    in     Checkpoint, TensorFile, read_json, read_quantization_config, demo_model_path, verify_folder
+    out    new_folder, ShardWriter, write_json, write_text, copy_side_files, output_config,
+           write_quantization_config, model_card, source_license
+
+Arrays are stored as they come: packing integers into words is `awq_ref.pack`'s.
+"""
+
+from awq_ref.checkpoint.assets import demo_model_path, verify_folder
+from awq_ref.checkpoint.disk import write_json, write_text
+from awq_ref.checkpoint.header import TensorInfo
+from awq_ref.checkpoint.model_card import model_card, source_license
+from awq_ref.checkpoint.quantization_config import (
+    CONFIG_FORMATS,
+    RECORD,
+    QuantizationConfig,
+    output_config,
+    read_quantization_config,
+    write_quantization_config,
+)
+from awq_ref.checkpoint.reader import Checkpoint, read_json
+from awq_ref.checkpoint.shards import MAX_SHARD_BYTES, ShardWriter
+from awq_ref.checkpoint.storage import bfloat16_to_float32, float32_to_bfloat16
+from awq_ref.checkpoint.tensors import TensorFile
+from awq_ref.checkpoint.writer import copy_side_files, new_folder
+
+__all__ = [
+    "CONFIG_FORMATS",
+    "MAX_SHARD_BYTES",
+    "RECORD",
+    "Checkpoint",
+    "ShardWriter",
+    "QuantizationConfig",
+    "TensorFile",
+    "TensorInfo",
+    "bfloat16_to_float32",
+    "copy_side_files",
+    "demo_model_path",
+    "float32_to_bfloat16",
+    "model_card",
+    "new_folder",
+    "output_config",
+    "read_quantization_config",
+    "read_json",
+    "source_license",
+    "verify_folder",
+    "write_quantization_config",
+    "write_json",
+    "write_text",
+]

@@ -1,0 +1,234 @@
+"""A checkpoint folder: config.json, and the tensors of one or several safetensors files.
+
+    read_json     a JSON object from a file, or one clear error
+    Checkpoint    .open(folder), .config, .names, .info, .read, .read_stored, .raw, .check_complete
+
+Never loads a pickle (.bin, .pt): a pickle can run code.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from awq_ref.checkpoint.header import TensorInfo
+from awq_ref.checkpoint.near import missing_tensor
+from awq_ref.checkpoint.storage import FLOAT_DTYPES
+from awq_ref.checkpoint.tensors import TensorFile
+from awq_ref.checks import require_finite
+from awq_ref.dtypes import F32, U8, AnyArray
+from awq_ref.errors import DtypeError, FormatError, MissingTensorError, ShapeError
+
+CONFIG = "config.json"
+LEGACY_QUANT_CONFIG = "quant_config.json"  # beside config.json in checkpoints of AutoAWQ's first versions
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+_SHARD = re.compile(r"[^/\\]+\.safetensors")  # a name, no path
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises
+    ------
+    FormatError
+        If the file cannot be read, is not UTF-8, is not JSON (says where), or holds no object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: must be JSON; {error}. Compare it with the original.") from None
+    if not isinstance(found, dict):
+        raise FormatError(f"{path}: must hold a JSON object; got {type(found).__name__}.")
+    return found
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Return the model's configuration; say what is wrong with a folder that has none."""
+    if not folder.is_dir():
+        raise FormatError(
+            f"{folder}: there is no such folder. Give a local folder with {CONFIG} and *.safetensors; "
+            "`hf download NAME --local-dir FOLDER` fetches one from the Hub."
+        )
+    if not (folder / CONFIG).is_file():
+        found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+        raise FormatError(
+            f"{folder}: has no {CONFIG}; found {found}. Give the folder that holds it and *.safetensors."
+        )
+    return read_json(folder / CONFIG)
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    """Return the index of a sharded checkpoint: tensor name -> file name, all of them in the folder."""
+    weight_map = read_json(folder / INDEX_FILE).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise FormatError(f"{folder / INDEX_FILE}: must hold a weight_map from tensor names to file names.")
+    for name, file in weight_map.items():
+        if not isinstance(file, str) or not _SHARD.fullmatch(file):
+            raise FormatError(
+                f"{folder / INDEX_FILE}: {name!r} must lie in a .safetensors file of this folder; "
+                f"got {file!r}."
+            )
+    for file, count in Counter(weight_map.values()).items():
+        if not (folder / file).is_file():
+            raise MissingTensorError(
+                f"{folder}: has no shard {file}, which {INDEX_FILE} names for {count} tensors. Download it "
+                "again."
+            )
+    return weight_map
+
+
+def _open_shards(folder: Path) -> dict[str, TensorFile]:
+    """Return the file of each tensor of a sharded checkpoint."""
+    weight_map = _weight_map(folder)
+    files = {file: TensorFile(folder / file) for file in sorted(set(weight_map.values()))}
+    names_in = {file: frozenset(opened.names) for file, opened in files.items()}
+    for name, file in weight_map.items():
+        if name not in names_in[file]:
+            raise missing_tensor(f"{folder / file} (named by {INDEX_FILE})", [name], names_in[file])
+    return {name: files[file] for name, file in weight_map.items()}
+
+
+def _open_files(folder: Path) -> dict[str, TensorFile]:
+    """Return the file of each tensor: from the single file if there is one, else by the index."""
+    if (folder / SINGLE_FILE).is_file():
+        single = TensorFile(folder / SINGLE_FILE)
+        return dict.fromkeys(single.names, single)
+    if (folder / INDEX_FILE).is_file():
+        return _open_shards(folder)
+    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    if pickles:
+        raise FormatError(
+            f"{folder}: has weights only as pickles ({', '.join(pickles[:3])}), which can run code and are "
+            f"not loaded. Convert them: transformers' save_pretrained writes {SINGLE_FILE}."
+        )
+    raise FormatError(f"{folder}: has neither {SINGLE_FILE} nor {INDEX_FILE}. Is the download complete?")
+
+
+class Checkpoint:
+    """A folder with a model: its configuration, and its tensors by name, read one at a time.
+
+    Make one with `Checkpoint.open`. Nothing but headers is read until a tensor is asked for.
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any], files: dict[str, TensorFile]) -> None:
+        self.folder = folder
+        self.config = config
+        self._files = files
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all tensors, sorted."""
+        return tuple(sorted(self._files))
+
+    @property
+    def quantization_config(self) -> dict[str, Any] | None:
+        """What the checkpoint says about its integers; None for a float one.
+
+        Raises
+        ------
+        FormatError
+            If it is not a JSON object.
+        """
+        found = self.config.get("quantization_config")
+        if found is None and (self.folder / LEGACY_QUANT_CONFIG).is_file():
+            return {"quant_method": "awq"} | read_json(self.folder / LEGACY_QUANT_CONFIG)
+        if found is not None and not isinstance(found, dict):
+            raise FormatError(
+                f"{self.folder / CONFIG}: quantization_config must be an object; got {type(found).__name__}."
+            )
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._files
+
+    def _file(self, name: str) -> TensorFile:
+        """Return the file that holds a tensor."""
+        if name not in self._files:
+            raise missing_tensor(str(self.folder), [name], self._files)
+        return self._files[name]
+
+    def info(self, name: str) -> TensorInfo:
+        """Return storage dtype, shape and byte range of a tensor (MissingTensorError with near names)."""
+        return self._file(name).info(name)
+
+    def raw(self, name: str) -> U8:
+        """Return a tensor's bytes as they are stored, a read-only view of the mapped file."""
+        return self._file(name).raw(name)
+
+    def read_stored(self, name: str) -> AnyArray:
+        """Return a tensor in the dtype it is stored in (bfloat16 as float32), values unchecked."""
+        return self._file(name).read(name)
+
+    def read(self, name: str, *, rows: slice | None = None) -> F32:
+        """Return a tensor of floats as float32, checked to be finite; with rows, only those of axis 0.
+
+        Raises
+        ------
+        MissingTensorError
+            If the checkpoint has no such tensor; near names are listed.
+        DtypeError
+            If it does not hold floats.
+        RangeError
+            If it holds a NaN or an infinity: names the tensor and the index (within rows, when given).
+        """
+        values = self._file(name).read_float32(name, rows=rows)
+        require_finite(str(self._file(name).path), name, values)
+        return values
+
+    def check_complete(
+        self, expected: Mapping[str, tuple[int, ...]], *, dtypes: Iterable[str] = FLOAT_DTYPES
+    ) -> None:
+        """Check, from the headers alone, that every expected tensor is there, its shape and its dtype.
+
+        Parameters
+        ----------
+        expected : mapping from name to shape
+        dtypes : storage names, by default those of floats
+
+        Raises
+        ------
+        MissingTensorError
+            If tensors are missing: names them, and names near the first.
+        ShapeError
+            If a tensor has another shape.
+        DtypeError
+            If a tensor is stored as none of dtypes.
+        """
+        missing = [name for name in expected if name not in self._files]
+        if missing:
+            raise missing_tensor(str(self.folder), missing, self._files)
+        allowed = tuple(dtypes)
+        for name, shape in expected.items():
+            info = self.info(name)
+            if info.shape != tuple(shape):
+                raise ShapeError(
+                    f"{self.folder}: {name} must have shape {tuple(shape)} by {CONFIG}; the file holds "
+                    f"{info.shape}. Do {CONFIG} and the weights belong together?"
+                )
+            if info.dtype not in allowed:
+                raise DtypeError(
+                    f"{self.folder}: {name} must be stored as {' or '.join(allowed)}; it is {info.dtype}. "
+                    "Is this checkpoint quantized in a form that awq_ref does not read?"
+                )
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Checkpoint":
+        """Open a folder: read its configuration and the headers of its weight files.
+
+        Raises
+        ------
+        FormatError
+            If there is no such folder, no config.json, no safetensors file (only pickles, or nothing), or one
+            of them is damaged.
+        MissingTensorError
+            If the index names a shard, or a tensor in a shard, that is not there.
+        """
+        folder = Path(folder)
+        config = _read_config(folder)
+        return cls(folder, config, _open_files(folder))

@@ -1,0 +1,122 @@
+"""How many bytes weights and the key/value cache take, from shapes and a spec alone.
+
+    bits_per_weight    codes, scales and zero points, per weight
+    linear_bytes       one linear in memory, by residency
+    weight_bytes       all linears in memory, every residency
+    kv_cache_bytes     the key/value cache
+
+What an operator really holds is its own `resident_bytes`; this room predicts it before anything is loaded.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from awq_ref.checks import require_between, require_group_size, require_one_of
+from awq_ref.spec import QuantSpec
+
+BITS_PER_BYTE = 8
+FLOAT32_BYTES = 4
+CODE_BYTES = 1  # residency "codes": one uint8 per weight
+ZERO_POINT_BYTES = 1  # in memory: one uint8 per group
+
+RESIDENCIES = ("packed", "codes", "dense")
+
+
+def bits_per_weight(spec: QuantSpec, in_features: int, *, zero_point_bits: int | None = None) -> float:
+    """Return the bits that one weight takes on disk, its share of scale and zero point included.
+
+    bits + (scale bits + zero point bits) / group size, e.g. 4 + (16 + 4) / 128 = 4.15625.
+
+    Parameters
+    ----------
+    spec : QuantSpec
+    in_features : int
+        Of the linear; the group size when spec.group_size is -1.
+    zero_point_bits : int, optional
+        Bits of a stored zero point. Default: spec.bits, and 0 for a symmetric spec, whose zero points need
+        not be stored (layout gemm stores them all the same: pass 4).
+
+    Raises
+    ------
+    ShapeError
+        If the group size does not divide in_features.
+
+    Examples
+    --------
+    >>> bits_per_weight(QuantSpec(bits=4, group_size=128), 4096)
+    4.15625
+    """
+    group_size = require_group_size("bits_per_weight", in_features, spec.group_size)
+    if zero_point_bits is None:
+        zero_point_bits = 0 if spec.symmetric else spec.bits
+    scale_bits = np.dtype(spec.scale_dtype).itemsize * BITS_PER_BYTE
+    return spec.bits + (scale_bits + zero_point_bits) / group_size
+
+
+def linear_bytes(out_features: int, in_features: int, *, spec: QuantSpec, residency: str) -> int:
+    """Return the bytes that one linear without bias keeps in memory.
+
+    packed: bits per weight, a scale and a uint8 zero point per group; codes: a byte per weight instead;
+    dense: float32 weights alone.
+
+    Raises
+    ------
+    RangeError
+        If the residency is unknown.
+    ShapeError
+        If the group size does not divide in_features.
+    """
+    require_one_of("linear_bytes", "residency", residency, RESIDENCIES)
+    n_weights = out_features * in_features
+    if residency == "dense":
+        return n_weights * FLOAT32_BYTES
+    n_groups = n_weights // require_group_size("linear_bytes", in_features, spec.group_size)
+    group_bytes = np.dtype(spec.scale_dtype).itemsize + ZERO_POINT_BYTES
+    code_bytes = (
+        n_weights * CODE_BYTES if residency == "codes" else -(-n_weights * spec.bits // BITS_PER_BYTE)
+    )
+    return code_bytes + n_groups * group_bytes
+
+
+def weight_bytes(shapes: Iterable[tuple[int, int]], *, spec: QuantSpec) -> dict[str, int]:
+    """Return the bytes of linears in memory for every residency, in the order packed, codes, dense.
+
+    Parameters
+    ----------
+    shapes : iterable of (out_features, in_features)
+        One per linear of the model, all blocks.
+    spec : QuantSpec
+
+    Raises
+    ------
+    ShapeError
+        If the group size does not divide an in_features.
+    """
+    shapes = list(shapes)
+    return {
+        residency: sum(linear_bytes(out, into, spec=spec, residency=residency) for out, into in shapes)
+        for residency in RESIDENCIES
+    }
+
+
+def kv_cache_bytes(
+    *,
+    n_layers: int,
+    n_kv_heads: int,
+    head_dim: int,
+    capacity: int,
+    batch: int = 1,
+    itemsize: int = FLOAT32_BYTES,
+) -> int:
+    """Return the bytes of a key/value cache: 2 * layers * batch * kv heads * capacity * head_dim.
+
+    Raises
+    ------
+    RangeError
+        If a size is negative.
+    """
+    sizes = {"n_layers": n_layers, "n_kv_heads": n_kv_heads, "head_dim": head_dim, "capacity": capacity}
+    for name, size in (sizes | {"batch": batch, "itemsize": itemsize}).items():
+        require_between("kv_cache_bytes", name, size, 0, 2**63)
+    return 2 * n_layers * batch * n_kv_heads * capacity * head_dim * itemsize

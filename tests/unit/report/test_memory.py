@@ -1,0 +1,71 @@
+"""Bytes from shapes: numbers worked out by hand."""
+
+import pytest
+
+from awq_ref.errors import RangeError, ShapeError
+from awq_ref.report.memory import bits_per_weight, kv_cache_bytes, linear_bytes, weight_bytes
+from awq_ref.spec import QuantSpec
+
+
+@pytest.mark.parametrize(
+    "spec, expected",
+    [
+        (QuantSpec(bits=4, group_size=128), 4 + 20 / 128),
+        (QuantSpec(bits=3, group_size=64), 3 + 19 / 64),
+        (QuantSpec(bits=2, group_size=32), 2 + 18 / 32),
+        (QuantSpec(bits=8, group_size=-1), 8 + 24 / 256),
+        (QuantSpec(bits=4, group_size=128, symmetric=True), 4 + 16 / 128),
+        (QuantSpec(bits=4, group_size=128, scale_dtype="float32"), 4 + 36 / 128),
+    ],
+)
+def test_bits_per_weight_counts_scales_and_zero_points(spec, expected):
+    assert bits_per_weight(spec, 256) == expected
+
+
+def test_zero_points_that_a_layout_stores_all_the_same():
+    assert bits_per_weight(QuantSpec(symmetric=True), 256, zero_point_bits=4) == 4.15625
+
+
+@pytest.mark.parametrize(
+    "bits, residency, expected",
+    [
+        # 8 x 256 weights in 16 groups: float16 scale and uint8 zero point, 48 bytes
+        (4, "packed", 1024 + 48),
+        (3, "packed", 768 + 48),
+        (4, "codes", 2048 + 48),
+        (2, "codes", 2048 + 48),
+        (4, "dense", 8192),
+    ],
+)
+def test_bytes_of_one_linear(bits, residency, expected):
+    assert linear_bytes(8, 256, spec=QuantSpec(bits=bits), residency=residency) == expected
+
+
+def test_bytes_of_all_linears():
+    found = weight_bytes(iter([(8, 256), (8, 256)]), spec=QuantSpec())
+    assert list(found.items()) == [("packed", 2144), ("codes", 4192), ("dense", 16384)]
+
+
+def test_bytes_of_the_cache():
+    sizes = {"n_layers": 6, "n_kv_heads": 4, "head_dim": 32, "capacity": 512}
+    assert kv_cache_bytes(**sizes) == 3_145_728  # 2 * 6 * 4 * 32 * 512 * 4
+    assert kv_cache_bytes(**sizes, batch=3, itemsize=2) == 4_718_592
+
+
+def test_groups_that_do_not_fit():
+    with pytest.raises(ShapeError, match="bits_per_weight: group_size must divide in_features"):
+        bits_per_weight(QuantSpec(), 100)
+    with pytest.raises(ShapeError, match="linear_bytes: group_size must divide in_features"):
+        linear_bytes(8, 100, spec=QuantSpec(), residency="packed")
+    with pytest.raises(ShapeError, match="group_size must divide in_features"):
+        weight_bytes([(8, 100)], spec=QuantSpec())
+
+
+def test_an_unknown_residency():
+    with pytest.raises(RangeError, match="residency must be one of 'packed', 'codes', 'dense'; got 'disk'"):
+        linear_bytes(8, 128, spec=QuantSpec(), residency="disk")
+
+
+def test_a_negative_size():
+    with pytest.raises(RangeError, match="capacity must lie in"):
+        kv_cache_bytes(n_layers=1, n_kv_heads=1, head_dim=1, capacity=-1)
