@@ -65,11 +65,11 @@ class QuantSpec:
     @property
     def qmax(self) -> int:
         """The largest code: 2**bits - 1. The smallest is 0."""
-        return 2**self.bits - 1
+        return int(2**self.bits) - 1
 
     @property
     def symmetric_zero_point(self) -> int:
-        return 2 ** (self.bits - 1)
+        return int(2 ** (self.bits - 1))
 
 
 @dataclass(frozen=True)

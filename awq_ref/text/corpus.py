@@ -54,7 +54,8 @@ def split_of(relative_path: str) -> Split:
     """
     percent = int.from_bytes(hashlib.sha256(relative_path.encode()).digest()[:4], "big") % 100
     upper = 0
-    for split in get_args(Split):
+    splits: tuple[Split, ...] = get_args(Split)
+    for split in splits:
         upper += SPLIT_PERCENT[split]
         if percent < upper:
             return split

@@ -1,0 +1,55 @@
+"""Token ids become activations become logits: the decoder, in float32.
+
+    ModelConfig, FAMILIES       what a config.json says; the known architectures
+    block_linear_shapes, ...    names and shapes of tensors
+    Block, Context, make_context, attention_forward, mlp_forward, block_forward
+    Decoder                     the whole model
+    KVCache, new_cache          what earlier tokens left behind
+    greedy, stream, generate_batch
+"""
+
+from awq_ref.model.block import (
+    Block,
+    Context,
+    attention_forward,
+    block_forward,
+    make_context,
+    mlp_forward,
+)
+from awq_ref.model.cache import KVCache, new_cache
+from awq_ref.model.config import (
+    ModelConfig,
+    block_linear_shapes,
+    block_prefix,
+    block_tensor_shapes,
+    model_tensor_shapes,
+    outer_tensor_shapes,
+)
+from awq_ref.model.decoder import Decoder
+from awq_ref.model.families import FAMILIES
+from awq_ref.model.generate import generate_batch, greedy, stream
+from awq_ref.model.rope import ROPE_TYPES, RopeConfig
+
+__all__ = [
+    "FAMILIES",
+    "ROPE_TYPES",
+    "Block",
+    "Context",
+    "Decoder",
+    "KVCache",
+    "ModelConfig",
+    "RopeConfig",
+    "attention_forward",
+    "block_forward",
+    "block_linear_shapes",
+    "block_prefix",
+    "block_tensor_shapes",
+    "generate_batch",
+    "greedy",
+    "make_context",
+    "mlp_forward",
+    "model_tensor_shapes",
+    "new_cache",
+    "outer_tensor_shapes",
+    "stream",
+]

@@ -1,0 +1,199 @@
+"""One block of a decoder: attention and MLP, each on a normalized copy, each added to the stream.
+
+    Block               norms and linears of one layer
+    Context             what a block needs to know beside its input: positions, padding, cache
+    make_context        the context of some new tokens
+    attention_forward   normalized x -> output of the attention
+    mlp_forward         normalized x -> output of the gated MLP
+    block_forward       the whole block
+
+A linear is whatever maps an array to an array (`spec.LinearOperator`): float, packed, or a wrapper that
+records what comes in. q_proj, k_proj and v_proj receive the same array object, and so do gate_proj and
+up_proj. An array that a linear has returned is never written to.
+
+Source: Touvron et al. 2023, arXiv:2302.13971, section 2.2; Shazeer 2020, arXiv:2002.05202 (gated MLP).
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from awq_ref.dtypes import F32, I64, Bool
+from awq_ref.model.attention import attention
+from awq_ref.model.cache import KVCache
+from awq_ref.model.config import ModelConfig
+from awq_ref.model.ops import ACTIVATIONS, NORMS
+from awq_ref.model.rope import apply_rope, rope_frequencies, rope_tables
+from awq_ref.spec import LinearOperator
+
+# Added to the score of a padded column. Finite: a query that sees nothing but padding then averages it, where
+# -inf would give NaN.
+PADDED = -1e30
+GATE_TILE = 2**16  # elements of the MLP's gate that are worked on at a time: 256 KiB
+
+
+@dataclass
+class Block:
+    """The parts of one layer.
+
+    norms   : name below the layer ("input_layernorm") -> float32 (hidden_size,)
+    linears : name below the layer ("self_attn.q_proj") -> operator; replace entries to watch their inputs
+    """
+
+    norms: dict[str, F32]
+    linears: dict[str, LinearOperator]
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where the new tokens stand.
+
+    cos, sin : float32, (batch or 1, tokens, 1, 1, head_dim // 2)
+    padding  : float32, (batch, columns), 0 or PADDED; None where no column is padding
+    cache    : already lengthened by the new tokens; None to look at no other tokens than these
+    layer    : which layer of the cache is meant
+    """
+
+    cos: F32
+    sin: F32
+    padding: F32 | None
+    cache: KVCache | None
+    layer: int = 0
+
+    def at_layer(self, layer: int) -> "Context":
+        """Return the same context for another layer."""
+        return self if self.cache is None else replace(self, layer=layer)
+
+
+def _positions(valid: Bool, tokens: int) -> I64:
+    """Return the position of each of the last tokens: the number of tokens before it that are no padding."""
+    counts = np.cumsum(valid, axis=1, dtype=np.int64)[:, -tokens:] - 1  # (batch, tokens)
+    return np.maximum(counts, 0)
+
+
+def make_context(
+    config: ModelConfig, tokens: int, *, attention_mask: Bool | None = None, cache: KVCache | None = None
+) -> Context:
+    """Return the context of `tokens` new tokens, after those in the cache if there is one.
+
+    Parameters
+    ----------
+    attention_mask : bool array, shape (batch, tokens), optional
+        False marks padding, left or right of the text.
+    cache : KVCache, optional
+        The returned context holds it, longer by the new tokens.
+
+    Raises
+    ------
+    RangeError
+        If the cache has no room for the tokens.
+    """
+    valid, before = attention_mask, 0
+    if cache is not None:
+        before = cache.length
+        new = np.ones((cache.batch, tokens), dtype=np.bool_) if attention_mask is None else attention_mask
+        cache = cache.appended(new)
+        valid = cache.valid[:, : cache.length]
+    padding = None
+    if valid is None or valid.all():
+        positions = np.arange(before, before + tokens, dtype=np.int64)[None]  # (1, tokens)
+    else:
+        positions = _positions(valid, tokens)
+        padding = np.where(valid, np.float32(0.0), np.float32(PADDED))
+    cos, sin = rope_tables(positions[:, :, None, None], rope_frequencies(config.rope, config.head_dim))
+    return Context(cos, sin, padding, cache)
+
+
+def _keys_and_values(k: F32, v: F32, context: Context) -> tuple[F32, F32]:
+    """Turn the new keys, put both into the cache if there is one; return all columns, (B, G, S, D) each."""
+    B, T, G, _, D = k.shape
+    if context.cache is None:
+        keys, values = np.empty((B, G, T, D), dtype=np.float32), v.transpose(0, 2, 1, 3)
+        new_keys = keys
+    else:
+        end = context.cache.length
+        keys, values = (
+            context.cache.keys[context.layer, :, :, :end],
+            context.cache.values[context.layer, :, :, :end],
+        )
+        new_keys = keys[:, :, end - T :]
+        values[:, :, end - T :] = v.transpose(0, 2, 1, 3)
+    apply_rope(k, context.cos, context.sin, out=new_keys.transpose(0, 2, 1, 3)[:, :, :, None])
+    return keys, values
+
+
+def attention_forward(x: F32, block: Block, config: ModelConfig, context: Context) -> F32:
+    """Return the output of the attention, before it is added to the stream.
+
+    Parameters
+    ----------
+    x : float32 array, shape (batch, tokens, hidden_size)
+        The normalized stream.
+
+    Returns
+    -------
+    y : float32 array, shape (batch, tokens, hidden_size)
+    """
+    # B texts, T new tokens, G key-value heads, R query heads per key-value head, D head_dim
+    B, T, _ = x.shape
+    G, R, D = config.num_key_value_heads, config.queries_per_key, config.head_dim
+    linears = block.linears
+    q = linears["self_attn.q_proj"](x).reshape(B, T, G, R, D)
+    k = linears["self_attn.k_proj"](x).reshape(B, T, G, 1, D)
+    v = linears["self_attn.v_proj"](x).reshape(B, T, G, D)
+    keys, values = _keys_and_values(k, v, context)  # (B, G, S, D)
+    turned = np.empty((B, G, T, R, D), dtype=np.float32)
+    apply_rope(q, context.cos, context.sin, out=turned.transpose(0, 2, 1, 3, 4))
+    mixed = attention(turned, keys, values, padding=context.padding)  # (B, T, G, R, D)
+    return linears["self_attn.o_proj"](mixed.reshape(B, T, G * R * D))
+
+
+def mlp_forward(x: F32, block: Block, config: ModelConfig) -> F32:
+    """Return the output of the gated MLP, before it is added to the stream.
+
+    Equation [LLM-4]  y = W_down (act(W_gate x) * (W_up x))
+        W_down, W_gate, W_up -> block.linears["mlp.down_proj"], ...
+        act                  -> config.hidden_act
+    Source: Shazeer 2020, arXiv:2002.05202, eq. 6; docs/equations.md#llm-4.
+
+    Parameters
+    ----------
+    x : float32 array, shape (..., hidden_size)
+        The normalized stream.
+
+    Returns
+    -------
+    y : float32 array, shape (..., hidden_size)
+    """
+    activation = ACTIVATIONS[config.hidden_act]
+    gate = np.ascontiguousarray(block.linears["mlp.gate_proj"](x))  # (..., intermediate_size)
+    up = np.ascontiguousarray(block.linears["mlp.up_proj"](x))
+    gated = np.empty(gate.shape, dtype=np.float32)
+    flat_gate, flat_up, flat = gate.reshape(-1), up.reshape(-1), gated.reshape(-1)  # views
+    for first in range(0, flat.size, GATE_TILE):  # a tile at a time, so that it stays in a core's cache
+        tile = slice(first, first + GATE_TILE)
+        part = activation(flat_gate[tile], out=flat[tile])
+        part *= flat_up[tile]
+    return block.linears["mlp.down_proj"](gated)
+
+
+def block_forward(x: F32, block: Block, config: ModelConfig, context: Context) -> F32:
+    """Return the stream after the block; x itself is not written to.
+
+    Parameters
+    ----------
+    x : float32 array, shape (batch, tokens, hidden_size)
+    context : Context
+        From `make_context`, `at_layer` of this block.
+
+    Returns
+    -------
+    y : float32 array, shape (batch, tokens, hidden_size)
+    """
+    norm = NORMS[config.family.norm]
+    before_attention, before_mlp = config.family.norms
+    h = norm(x, block.norms[before_attention], eps=config.rms_norm_eps)
+    x = x + attention_forward(h, block, config, context)
+    h = norm(x, block.norms[before_mlp], eps=config.rms_norm_eps)
+    x += mlp_forward(h, block, config)
+    return x

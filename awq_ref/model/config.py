@@ -1,0 +1,243 @@
+"""What a config.json says about a model, in Hugging Face's names.
+
+    ModelConfig             sizes, flags and rope of one model; ModelConfig.from_json reads a config.json
+    block_linear_shapes     linears of a block: name -> (out_features, in_features)
+    block_tensor_shapes     tensors of one layer: name in the checkpoint -> shape
+    outer_tensor_shapes     tensors outside the layers: embedding, final norm, head
+    model_tensor_shapes     all of them
+
+Both spellings are read: ``rope_theta``, ``rope_scaling`` and ``torch_dtype``, and the ``rope_parameters`` and
+``dtype`` of transformers 5.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from awq_ref.errors import FormatError, UnsupportedError
+from awq_ref.model.families import FAMILIES, Family
+from awq_ref.model.ops import ACTIVATIONS
+from awq_ref.model.rope import ROPE_TYPES, RopeConfig
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The numbers that fix a decoder's shape and arithmetic.
+
+    Raises
+    ------
+    FormatError
+        If a size is below 1, num_key_value_heads does not divide num_attention_heads, or head_dim is odd.
+    UnsupportedError
+        If model_type, hidden_act or the type of rope is not known.
+    """
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    max_position_embeddings: int
+    rms_norm_eps: float = 1e-6
+    rope: RopeConfig = RopeConfig()
+    tie_word_embeddings: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    hidden_act: str = "silu"
+    bos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = ()
+    model_type: str = "llama"
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        _require_known("model_type", self.model_type, FAMILIES)
+        _require_known("hidden_act", self.hidden_act, ACTIVATIONS)
+        _require_known("rope_type", self.rope.rope_type, ROPE_TYPES)
+        for name in SIZE_FIELDS:
+            if getattr(self, name) < 1:
+                raise FormatError(f"ModelConfig: {name} must be at least 1; got {getattr(self, name)}.")
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise FormatError(
+                "ModelConfig: num_key_value_heads must divide num_attention_heads; got "
+                f"{self.num_key_value_heads} and {self.num_attention_heads}."
+            )
+        if self.head_dim % 2:
+            raise FormatError(f"ModelConfig: head_dim must be even, rope turns pairs; got {self.head_dim}.")
+
+    @property
+    def family(self) -> Family:
+        return FAMILIES[self.model_type]
+
+    @property
+    def queries_per_key(self) -> int:
+        """Query heads that share one key-value head."""
+        return self.num_attention_heads // self.num_key_value_heads
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes that a row of `families` may name."""
+        return {
+            "hidden": self.hidden_size,
+            "intermediate": self.intermediate_size,
+            "query": self.num_attention_heads * self.head_dim,
+            "key_value": self.num_key_value_heads * self.head_dim,
+        }
+
+    @classmethod
+    def from_json(cls, config: Mapping[str, Any]) -> "ModelConfig":
+        """Read the contents of a config.json.
+
+        Raises
+        ------
+        FormatError
+            If a needed key is missing or holds a value of the wrong type, or the sizes contradict each other.
+        UnsupportedError
+            If the architecture, the activation or the kind of rope is not known; the message lists those that
+            are.
+        """
+        model_type = _read_model_type(config)
+        sizes: dict[str, Any] = {}
+        for name in SIZE_FIELDS:
+            default = SIZE_DEFAULTS.get(name)
+            sizes[name] = _whole(config, name, default and default(sizes))
+        return cls(
+            **sizes,
+            rms_norm_eps=_number(config, "rms_norm_eps", 1e-6),
+            rope=_read_rope(config),
+            **{
+                name: bool(config.get(name)) for name in ("tie_word_embeddings", "attention_bias", "mlp_bias")
+            },
+            hidden_act=str(config.get("hidden_act", "silu")),
+            bos_token_id=None if config.get("bos_token_id") is None else _whole(config, "bos_token_id"),
+            eos_token_ids=_read_eos(config),
+            model_type=model_type,
+            dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
+        )
+
+
+# Fields that hold a size; those with a default are computed from the others where config.json is silent.
+SIZE_FIELDS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "vocab_size",
+    "max_position_embeddings",
+)
+SIZE_DEFAULTS: dict[str, Callable[[dict[str, Any]], int]] = {
+    "num_key_value_heads": lambda sizes: sizes["num_attention_heads"],
+    "head_dim": lambda sizes: sizes["hidden_size"] // max(1, sizes["num_attention_heads"]),
+}
+
+
+def _require_known(name: str, value: str, known: Mapping[str, object]) -> None:
+    if value not in known:
+        raise UnsupportedError(
+            f"ModelConfig: {name} must be one of {', '.join(sorted(known))}; got {value!r}. "
+            "Other models do not run yet."
+        )
+
+
+def _number(config: Mapping[str, Any], name: str, default: float | None = None) -> float:
+    """Return a number of a config.json; FormatError if it is missing without a default, or no number."""
+    value = config.get(name, default)
+    value = default if value is None else value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        came = "nothing" if value is None else repr(value)
+        raise FormatError(f"config.json: {name} must be a finite number; got {came}.")
+    return value
+
+
+def _whole(config: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    """Return a whole number of a config.json; FormatError as for `_number`."""
+    value = _number(config, name, default)
+    if int(value) != value:
+        raise FormatError(f"config.json: {name} must be a whole number; got {value!r}.")
+    return int(value)
+
+
+def _read_model_type(config: Mapping[str, Any]) -> str:
+    """Return the family: the row that the architecture names, or else model_type."""
+    architectures = config.get("architectures") or []
+    rows = [name for name, family in FAMILIES.items() if family.architecture in architectures]
+    if architectures and not rows:
+        known = ", ".join(family.architecture for family in FAMILIES.values())
+        raise UnsupportedError(
+            f"config.json: architectures must name one of {known}; got {', '.join(map(str, architectures))}. "
+            "Other models do not run yet."
+        )
+    name = rows[0] if rows else str(config.get("model_type"))
+    _require_known("model_type", name, FAMILIES)
+    return name
+
+
+def _read_eos(config: Mapping[str, Any]) -> tuple[int, ...]:
+    value = config.get("eos_token_id")
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    return tuple(_whole({"eos_token_id": one}, "eos_token_id") for one in values)
+
+
+def _read_rope(config: Mapping[str, Any]) -> RopeConfig:
+    """Read rope_parameters (transformers 5), or rope_theta beside rope_scaling (before)."""
+    rope: dict[str, Any] = {"rope_theta": config.get("rope_theta")}
+    for name in ("rope_scaling", "rope_parameters"):
+        rope |= {key: value for key, value in (config.get(name) or {}).items() if value is not None}
+    rope_type = str(rope.get("rope_type", rope.get("type", "default")))
+    share = _number(rope, "partial_rotary_factor", _number(config, "partial_rotary_factor", 1.0))
+    if share != 1.0:
+        raise UnsupportedError(f"config.json: partial_rotary_factor must be 1; got {share}.")
+    _require_known("rope_type", rope_type, ROPE_TYPES)
+    numbers = {name: _number(rope, name) for name in ROPE_TYPES[rope_type].parameters}
+    original = int(numbers.pop("original_max_position_embeddings", 0))
+    theta = float(_number(rope, "rope_theta", 10000.0))
+    return RopeConfig(rope_type, theta, **numbers, original_max_position_embeddings=original)
+
+
+def block_linear_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
+    """Return the linears of a block, name below the layer -> (out_features, in_features), in order of use."""
+    sizes = config.sizes
+    rows = config.family.linears.items()
+    return {name: (sizes[row.out_features], sizes[row.in_features]) for name, row in rows}
+
+
+def block_prefix(config: ModelConfig, layer: int) -> str:
+    """Return what the names of a layer's tensors begin with, e.g. ``model.layers.0.``."""
+    return config.family.layer_prefix.format(layer=layer)
+
+
+def block_tensor_shapes(config: ModelConfig, layer: int) -> dict[str, Shape]:
+    """Return the tensors of one layer: name in a float checkpoint -> shape."""
+    prefix = block_prefix(config, layer)
+    shapes: dict[str, Shape] = {
+        f"{prefix}{name}.weight": (config.hidden_size,) for name in config.family.norms
+    }
+    for name, (out_features, in_features) in block_linear_shapes(config).items():
+        shapes[f"{prefix}{name}.weight"] = (out_features, in_features)
+        if getattr(config, config.family.linears[name].bias_flag):
+            shapes[f"{prefix}{name}.bias"] = (out_features,)
+    return shapes
+
+
+def outer_tensor_shapes(config: ModelConfig) -> dict[str, Shape]:
+    """Return the tensors outside the layers: embedding, final norm, and the head unless it is tied."""
+    family, table = config.family, (config.vocab_size, config.hidden_size)
+    shapes: dict[str, Shape] = {f"{family.embed_tokens}.weight": table}
+    shapes[f"{family.final_norm}.weight"] = (config.hidden_size,)
+    if not config.tie_word_embeddings:
+        shapes[f"{family.lm_head}.weight"] = table
+    return shapes
+
+
+def model_tensor_shapes(config: ModelConfig) -> dict[str, Shape]:
+    """Return every tensor of a float checkpoint: name -> shape."""
+    shapes = outer_tensor_shapes(config)
+    for layer in range(config.num_hidden_layers):
+        shapes |= block_tensor_shapes(config, layer)
+    return shapes

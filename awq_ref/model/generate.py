@@ -1,0 +1,186 @@
+"""The loops that turn logits into tokens: one at a time, until an end token, a limit or the context's end.
+
+    greedy          pick the likeliest token
+    stream          yield the new tokens of one prompt as they come
+    generate_batch  continue several prompts at once
+
+How a token is picked is a callable from logits (vocab_size,) to an id, so that this room knows nothing of
+sampling.
+"""
+
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from awq_ref.checks import require_between, require_shape
+from awq_ref.dtypes import F32, I64, Bool
+from awq_ref.errors import RangeError, ShapeError
+from awq_ref.model.cache import KVCache, new_cache
+from awq_ref.model.config import ModelConfig
+
+Pick = Callable[[F32], int]
+
+
+class Forward(Protocol):
+    """What generation asks of a model."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    def forward(
+        self,
+        token_ids: I64,
+        cache: KVCache | None = None,
+        *,
+        attention_mask: Bool | None = None,
+        last_only: bool = False,
+    ) -> tuple[F32, KVCache | None]: ...
+
+
+def greedy(logits: F32) -> int:
+    """Return the id of the largest logit; of equals the smallest id.
+
+    Raises
+    ------
+    RangeError
+        If a logit is NaN or +inf.
+    """
+    best = int(np.argmax(logits))  # the first NaN, if there is one
+    if not math.isfinite(logits[best]):
+        raise RangeError(
+            f"generate: logits must be finite; got {logits[best]} for id {best}. "
+            "Look for NaN or infinity in the weights."
+        )
+    return best
+
+
+def _room(config: ModelConfig, prompt_length: int, max_new_tokens: int) -> int:
+    """Return how many tokens may follow the prompt; RangeError if the prompt itself is too long."""
+    context = config.max_position_embeddings
+    require_between("generate", "max_new_tokens", max_new_tokens, 0, 2**31)
+    if prompt_length > context:
+        raise RangeError(
+            f"generate: the prompt must fit the model's context of {context} tokens; got {prompt_length}. "
+            "Shorten the prompt."
+        )
+    return min(max_new_tokens, context - prompt_length)
+
+
+def _prompt(token_ids: I64 | Sequence[int]) -> I64:
+    """Return a prompt as an array; ShapeError unless it is a row of at least one id."""
+    ids = np.asarray(token_ids)
+    require_shape("generate", "token_ids", ids, (None,))
+    if not ids.size:
+        raise ShapeError(
+            "generate: token_ids must hold at least one id; got none. Begin with the model's first token."
+        )
+    return ids
+
+
+def _stream(model: Forward, ids: I64, room: int, pick: Pick, ends: Collection[int]) -> Iterator[int]:
+    cache: KVCache | None = new_cache(model.config, batch=1, capacity=len(ids) + room)
+    step = ids[None]  # (1, tokens)
+    for _ in range(room):
+        logits, cache = model.forward(step, cache, last_only=True)
+        token = pick(logits[0, -1])
+        yield token
+        if token in ends:
+            return
+        step = np.array([[token]], dtype=np.int64)
+
+
+def stream(
+    model: Forward,
+    token_ids: I64 | Sequence[int],
+    *,
+    max_new_tokens: int,
+    pick: Pick = greedy,
+    eos_token_ids: Collection[int] | None = None,
+) -> Iterator[int]:
+    """Yield the tokens that follow a prompt, each as soon as it is known.
+
+    Parameters
+    ----------
+    token_ids : int array or sequence, shape (tokens,)
+    max_new_tokens : int
+        Fewer come if the context ends first, or an end token is picked (it is yielded too, as the last).
+    pick : callable
+        Logits (vocab_size,) -> id.
+    eos_token_ids : collection of int, optional
+        The end tokens; those of the configuration when left out. Empty: nothing ends the text early.
+
+    Raises
+    ------
+    ShapeError
+        If token_ids is not a row of at least one id.
+    RangeError
+        If the prompt is longer than the context, max_new_tokens is negative, or an id is not in the
+        vocabulary.
+    """
+    ids = _prompt(token_ids)
+    room = _room(model.config, len(ids), max_new_tokens)
+    ends = model.config.eos_token_ids if eos_token_ids is None else eos_token_ids
+    return _stream(model, ids, room, pick, ends)
+
+
+def _left_padded(rows: list[I64]) -> tuple[I64, Bool]:
+    """Return ids (batch, longest) and a mask of the same shape, False where a row was padded on its left."""
+    longest = max(len(row) for row in rows)
+    ids = np.zeros((len(rows), longest), dtype=np.int64)
+    mask = np.zeros(ids.shape, dtype=np.bool_)
+    for i, row in enumerate(rows):
+        ids[i, longest - len(row) :] = row
+        mask[i, longest - len(row) :] = True
+    return ids, mask
+
+
+def generate_batch(
+    model: Forward,
+    prompts: Sequence[I64 | Sequence[int]],
+    *,
+    max_new_tokens: int,
+    pick: Pick = greedy,
+    eos_token_ids: Collection[int] | None = None,
+) -> list[list[int]]:
+    """Continue several prompts at once; the shorter ones are padded on the left.
+
+    Parameters
+    ----------
+    prompts : sequence of int arrays or sequences
+        Their lengths may differ.
+
+    Returns
+    -------
+    new_ids : list of lists of int
+        Per prompt what `generate` would give alone, up to rounding and, near the context's end, fewer: the
+        longest prompt decides when the context is full.
+
+    Raises
+    ------
+    ShapeError
+        If there is no prompt, or one of them is not a row of at least one id.
+    RangeError
+        As for `stream`.
+    """
+    rows = [_prompt(prompt) for prompt in prompts]
+    if not rows:
+        raise ShapeError("generate_batch: prompts must hold at least one prompt; got none.")
+    step, mask = _left_padded(rows)
+    room = _room(model.config, step.shape[1], max_new_tokens)
+    ends = model.config.eos_token_ids if eos_token_ids is None else eos_token_ids
+    cache: KVCache | None = new_cache(model.config, batch=len(rows), capacity=step.shape[1] + room)
+    new_ids: list[list[int]] = [[] for _ in rows]
+    running = set(range(len(rows)))
+    for i in range(room):
+        logits, cache = model.forward(step, cache, attention_mask=mask if i == 0 else None, last_only=True)
+        step = np.zeros((len(rows), 1), dtype=np.int64)  # a finished row goes on with id 0, unheeded
+        for row in sorted(running):
+            step[row, 0] = token = pick(logits[row, -1])
+            new_ids[row].append(token)
+            if token in ends:
+                running.remove(row)
+        if not running:
+            break
+    return new_ids

@@ -1,0 +1,69 @@
+"""Small random decoders for tests.
+
+tiny_config     a Llama that a scalar loop can run: 2 layers, 4 query heads on 2 key-value heads
+random_tensors  a float checkpoint in memory: Hugging Face name -> float32 array
+make_decoder    such tensors as a Decoder over FloatLinear
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from helpers.float_linear import FloatLinear
+from numpy.typing import NDArray
+
+from awq_ref.model import Block, Decoder, ModelConfig, block_linear_shapes, block_prefix, model_tensor_shapes
+
+F32 = NDArray[np.float32]
+
+# head_dim is not hidden_size / heads, so that a confusion of the two shows.
+TINY: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 8,
+    "intermediate_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 4,
+    "vocab_size": 17,
+    "max_position_embeddings": 24,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 100.0,
+}
+
+
+def tiny_config(**changes: Any) -> ModelConfig:
+    return ModelConfig.from_json(TINY | changes)
+
+
+def random_tensors(config: ModelConfig, rng: np.random.Generator, *, gain: float = 0.3) -> dict[str, F32]:
+    """Draw every tensor of a checkpoint; a larger gain of the linears makes attention sharper, and bounds wider."""
+    tensors = {}
+    for name, shape in model_tensor_shapes(config).items():
+        if "norm" in name:
+            values = rng.uniform(0.5, 1.5, shape)
+        elif "embed_tokens" in name:
+            values = rng.normal(0, 1, shape)
+        else:
+            values = rng.normal(0, gain / math.sqrt(shape[-1]), shape)
+        tensors[name] = values.astype(np.float32)
+    return tensors
+
+
+def make_decoder(config: ModelConfig, tensors: dict[str, F32]) -> Decoder:
+    def linear(name: str) -> FloatLinear:
+        return FloatLinear(tensors[f"{name}.weight"], tensors.get(f"{name}.bias"))
+
+    blocks = []
+    for layer in range(config.num_hidden_layers):
+        prefix = block_prefix(config, layer)
+        norms = {name: tensors[f"{prefix}{name}.weight"] for name in config.family.norms}
+        blocks.append(Block(norms, {name: linear(f"{prefix}{name}") for name in block_linear_shapes(config)}))
+    table = tensors["model.embed_tokens.weight"]
+    head = FloatLinear(table.astype(np.float32)) if config.tie_word_embeddings else linear("lm_head")
+    return Decoder(config, table, blocks, tensors["model.norm.weight"], head)
+
+
+def tiny_decoder(rng: np.random.Generator, **changes: Any) -> Decoder:
+    config = tiny_config(**changes)
+    return make_decoder(config, random_tensors(config, rng))

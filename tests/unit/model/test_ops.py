@@ -1,0 +1,95 @@
+import math
+
+import numpy as np
+import pytest
+from helpers import scalar_oracles_model as oracle
+from helpers.assertions import assert_close, assert_same_bits, frozen
+from helpers.bounded import Bounded, exact, split
+
+from awq_ref.model.ops import ACTIVATIONS, NORMS, causal_mask, rms_norm, silu, softmax, take_exponentials
+
+U = 2.0**-24
+
+
+def test_rms_norm_of_a_row_worked_by_hand():
+    # mean square (1 + 49) / 2 = 25, root 5; one rounding for the quotient, one for the product
+    y = rms_norm(frozen(np.float32([[1, 7], [7, -1]])), frozen(np.float32([1, 10])), eps=0.0)
+    assert y.dtype == np.float32
+    assert_close(y, [[0.2, 14.0], [1.4, -2.0]], rtol=2 * U)
+
+
+def test_rms_norm_puts_eps_under_the_root():
+    y = rms_norm(np.float32([[0, 0], [3, 3]]), np.float32([1, 2]), eps=7.0)  # root of 9 + 7 is 4
+    assert_same_bits(y, [[0.0, 0.0], [0.75, 1.5]], dtype=np.float32)
+
+
+def test_rms_norm_follows_the_scalar_loop(rng):
+    x, weight = rng.normal(0, 3, (5, 33)).astype(np.float32), rng.normal(1, 0.2, 33).astype(np.float32)
+    expected, bound = split([oracle.rms_norm(row, exact(weight), 1e-5) for row in exact(x)])
+    y = rms_norm(frozen(x), frozen(weight), eps=1e-5)
+    assert y.dtype == np.float32
+    assert_close(y, expected, atol=bound)
+
+
+def test_silu_of_numbers_worked_by_hand():
+    # sigmoid(log 3) = 3/4; at -log 3 it is 1/4
+    x = np.float32([0.0, math.log(3), -math.log(3)])
+    y = silu(frozen(x))
+    assert y.dtype == np.float32
+    assert_close(y, [0.0, 0.75 * math.log(3), -0.25 * math.log(3)], rtol=16 * U)
+
+
+def test_silu_follows_the_scalar_loop(rng):
+    x = np.concatenate([rng.normal(0, 4, 200), np.linspace(-80, 80, 33)]).astype(np.float32)
+    expected, bound = split([oracle.silu(a) for a in exact(x)])
+    assert_close(silu(x), expected, atol=bound)
+
+
+def test_silu_at_the_ends_of_float32():
+    largest = np.finfo(np.float32).max
+    y = silu(np.float32([-largest, -200.0, 200.0, largest]))  # warnings are errors: none may come
+    assert_same_bits(y, [-0.0, -0.0, 200.0, largest], dtype=np.float32)
+
+
+def test_silu_writes_into_out(rng):
+    x, out = frozen(rng.normal(0, 1, 9).astype(np.float32)), np.empty(9, dtype=np.float32)
+    assert silu(x, out=out) is out
+    assert_same_bits(out, silu(x))
+
+
+def test_softmax_of_rows_worked_by_hand():
+    log2, inf = math.log(2), math.inf
+    y = softmax(frozen(np.float32([[0, log2, log2], [5, 5, -inf], [1e4, 0, -1e4]])))
+    assert y.dtype == np.float32
+    assert_close(y, [[0.2, 0.4, 0.4], [0.5, 0.5, 0.0], [1.0, 0.0, 0.0]], rtol=16 * U)
+
+
+def test_softmax_follows_the_scalar_loop(rng):
+    x = rng.normal(0, 5, (4, 19)).astype(np.float32)
+    expected, bound = split([oracle.softmax(row) for row in exact(x)])
+    assert_close(softmax(x), expected, atol=bound)
+
+
+def test_take_exponentials_overwrites_the_scores_and_returns_their_sums():
+    scores = np.float32([[3, 3, -np.inf, 3]])
+    sums = take_exponentials(scores)
+    assert_same_bits(scores, [[1, 1, 0, 1]], dtype=np.float32)
+    assert_same_bits(sums, [[3]], dtype=np.float32)
+
+
+def test_causal_mask_hides_the_future():
+    inf = math.inf
+    expected = [[0, -inf, -inf], [0, 0, -inf], [0, 0, 0]]
+    assert_same_bits(causal_mask(3), expected, dtype=np.float32)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_are_rows_of_silu(name):
+    assert ACTIVATIONS[name] is silu
+    assert NORMS == {"rms": rms_norm}
+
+
+def test_the_oracle_itself_by_hand():
+    assert oracle.silu(Bounded(math.log(3))).value == pytest.approx(0.75 * math.log(3))
+    assert [p.value for p in oracle.softmax(exact([0.0, 0.0]))] == [0.5, 0.5]
+    assert [v.value for v in oracle.rms_norm(exact([1.0, 7.0]), exact([1.0, 10.0]), 0.0)] == [0.2, 14.0]

@@ -1,0 +1,93 @@
+import math
+
+import numpy as np
+import pytest
+from helpers import scalar_oracles_model as oracle
+from helpers.assertions import assert_close, assert_same_bits, frozen
+from helpers.bounded import exact, split
+
+from awq_ref.model.rope import ROPE_TYPES, RopeConfig, apply_rope, rope_frequencies, rope_tables
+
+LLAMA3 = RopeConfig("llama3", 10000.0, 8.0, 1.0, 4.0, 1000)
+
+
+def test_frequencies_fall_by_equal_factors():
+    assert_close(rope_frequencies(RopeConfig(), 8), [1.0, 0.1, 0.01, 0.001], rtol=1e-15)
+
+
+def test_linear_slows_every_pair_down():
+    frequencies = rope_frequencies(RopeConfig("linear", factor=4.0), 8)
+    assert_close(frequencies, [0.25, 0.025, 0.0025, 0.00025], rtol=1e-15)
+
+
+def test_llama3_keeps_short_waves_slows_long_ones_and_blends_between():
+    # In 1000 tokens the four pairs turn 159, 15.9, 1.592 and 0.159 times; below 1 is slow, above 4 is fast.
+    turns = 1000 * 0.01 / (2 * math.pi)
+    kept = (turns - 1) / (4 - 1)
+    blended = kept * 0.01 + (1 - kept) * 0.01 / 8
+    assert_close(rope_frequencies(LLAMA3, 8), [1.0, 0.1, blended, 0.001 / 8], rtol=1e-14)
+
+
+@pytest.mark.parametrize("rope", [RopeConfig(), RopeConfig("linear", 500.0, 2.5), LLAMA3])
+def test_frequencies_follow_the_scalar_loop(rope):
+    # The oracle puts llama3 by wave length, the code by turns.
+    frequencies = rope_frequencies(rope, 64)
+    assert frequencies.dtype == np.float64
+    assert_close(frequencies, oracle.frequencies(rope, 64), rtol=1e-13)
+    assert {"default", "linear", "llama3"} == set(ROPE_TYPES)
+
+
+def test_frequencies_cannot_be_written_to():
+    with pytest.raises(ValueError, match="read-only"):
+        rope_frequencies(RopeConfig(), 8)[0] = 2.0
+
+
+def test_tables_are_rounded_once():
+    positions, frequencies = (
+        np.array([[0, 3], [100000, 7]], dtype=np.int64),
+        rope_frequencies(RopeConfig(), 4),
+    )
+    cos, sin = rope_tables(positions, frequencies)
+    angles = [[[p * 1.0, p * 0.01] for p in row] for row in [[0, 3], [100000, 7]]]
+    expected = [[[math.cos(a) for a in pair] for pair in row] for row in angles]
+    assert cos.dtype == sin.dtype == np.float32
+    assert cos.shape == sin.shape == (2, 2, 2)
+    assert_close(cos, expected, atol=2.0**-25 + 1e-10)  # half an ulp of 1; 1e-10: the angle 1e5 in float64
+    assert_same_bits(sin[0, 0], [0.0, 0.0], dtype=np.float32)
+
+
+def test_a_quarter_turn_swaps_the_halves():
+    # pairs (1, 3) and (2, 4): the first is turned by 90 degrees, the second stays
+    x = frozen(np.float32([1, 2, 3, 4]))
+    cos, sin = np.float32([0, 1]), np.float32([1, 0])
+    out = np.empty(4, dtype=np.float32)
+    assert apply_rope(x, cos, sin, out=out) is out
+    assert_same_bits(out, [-3, 2, 1, 4], dtype=np.float32)
+
+
+def test_apply_rope_follows_the_scalar_loop_into_strided_memory(rng):
+    x = rng.normal(0, 1, (3, 2, 8)).astype(np.float32)  # (tokens, heads, head_dim)
+    frequencies = rope_frequencies(LLAMA3, 8)
+    cos, sin = rope_tables(np.arange(3, dtype=np.int64)[:, None], frequencies)
+    out = np.empty((2, 3, 8), dtype=np.float32).transpose(1, 0, 2)
+    apply_rope(frozen(x), cos, sin, out=out)
+    expected, bound = split(
+        [[oracle.turn(head, t, frequencies.tolist()) for head in token] for t, token in enumerate(exact(x))]
+    )
+    assert_close(out, expected, atol=bound)
+
+
+def test_scores_depend_on_the_distance_alone(rng):
+    q, k = rng.normal(0, 1, (2, 8)).astype(np.float32)
+
+    def score(at: int, key_at: int) -> float:
+        turned = []
+        for x, position in ((q, at), (k, key_at)):
+            cos, sin = rope_tables(np.array(position, dtype=np.int64), rope_frequencies(RopeConfig(), 8))
+            turned.append(apply_rope(x, cos, sin, out=np.empty(8, dtype=np.float32)))
+        return float(turned[0] @ turned[1])
+
+    # every turned entry is off by at most 3 roundings of its pair's size, the sum of 8 products by 8 more
+    bound = 2 * 14 * 2.0**-24 * float(np.abs(q).sum() * np.abs(k).sum())
+    assert abs(score(5, 2) - score(905, 902)) <= bound
+    assert abs(score(5, 2) - score(6, 2)) > 100 * bound
