@@ -66,7 +66,7 @@ def require_one_of(who: str, name: str, value: object, allowed: Iterable[object]
 
 def fitting_group_sizes(in_features: int) -> list[int]:
     """Return the usual group sizes that divide in_features; a single one is in_features itself."""
-    usual = [size for size in (256, 128, 64, 32, 16, 8) if size < in_features and in_features % size == 0]
+    usual = [size for size in (256, 128, 64, 32, 16, 8) if in_features % size == 0]
     return usual or [in_features]
 
 

@@ -1,8 +1,8 @@
 """The records that travel between the rooms.
 
-    QuantSpec         how weights become integers: bits, group size, symmetric or not, range rule, scale dtype
-    QuantizedLinear   one linear layer as integers, scales and zero points, before packing
-    LinearOperator    what the decoder asks of a linear layer, however its weights are stored
+QuantSpec         how weights become integers: bits, group size, symmetric or not, range rule, scale dtype
+QuantizedLinear   one linear layer as integers, scales and zero points, before packing
+LinearOperator    what the decoder asks of a linear layer, however its weights are stored
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Train the model that ships inside awq_ref: a Llama of 5.8 M parameters that has read Python.
 
-    python tools/train_demo_model.py --work build/demo_model            # train; start again with the same line to resume
+    python tools/train_demo_model.py --work build/demo_model            # train; the same line resumes
     python tools/train_demo_model.py --work build/demo_model --export awq_ref/assets/demo_model
 
 Text       the standard library of the Python that runs this (awq_ref.text.corpus says which files are held out),
@@ -33,7 +33,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.numpy import save_file
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
 
 from awq_ref.text import corpus
@@ -46,7 +46,12 @@ PACKAGES = (
     "scikit-learn==1.9.1", "scipy==1.18.1", "sphinx==9.1.1", "sqlalchemy==2.1.9", "statsmodels==0.15.0",
     "sympy==1.14.0", "tornado==6.6.1", "twisted==26.10.0", "werkzeug==3.1.9", "xarray==2026.9.0",
 )  # fmt: skip
-WHEEL_PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_24_x86_64", "manylinux2014_x86_64")
+WHEEL_PLATFORMS = (
+    "manylinux_2_28_x86_64",
+    "manylinux_2_27_x86_64",
+    "manylinux_2_24_x86_64",
+    "manylinux2014_x86_64",
+)
 END_OF_TEXT = "<|endoftext|>"
 # One piece each: newlines with the indentation after them; a word with at most one character before it; up to three
 # digits; a run of punctuation; blanks.
@@ -115,7 +120,9 @@ def package_texts(wheels: list[Path]) -> Iterator[str]:
         with zipfile.ZipFile(wheel) as archive:
             for name in sorted(archive.namelist()):
                 folders = set(PurePosixPath(name).parts[:-1])
-                if name.endswith(".py") and not folders & (corpus.TEST_FOLDERS | {"_vendor", "typeshed", "locale"}):
+                if name.endswith(".py") and not folders & (
+                    corpus.TEST_FOLDERS | {"_vendor", "typeshed", "locale"}
+                ):
                     with contextlib.suppress(UnicodeDecodeError):
                         yield archive.read(name).decode("utf-8")
 
@@ -130,7 +137,9 @@ def without_copies(texts: Iterator[str], held_out: set[int]) -> list[str]:
     kept = []
     for text in texts:
         mine = shingles(text)
-        if 0 < len(text) <= LARGEST_FILE and (not mine or len(mine & held_out) <= LARGEST_OVERLAP * len(mine)):
+        if 0 < len(text) <= LARGEST_FILE and (
+            not mine or len(mine & held_out) <= LARGEST_OVERLAP * len(mine)
+        ):
             kept.append(text)
     return kept
 
@@ -145,7 +154,9 @@ def train_tokenizer(texts: list[str], vocab_size: int) -> Tokenizer:
     )
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet
+    )
     tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
@@ -171,7 +182,11 @@ def prepare(work: Path, vocab_size: int) -> tuple[Tokenizer, dict[str, np.ndarra
         others = without_copies((t for g in (sorted(tests), package_texts(wheels)) for t in g), held_out)
         tokenizer = train_tokenizer(library, vocab_size)
         tokenizer.save(str(work / "tokenizer.json"))
-        texts = {"library": library, "tests_and_packages": others, "validation": list(corpus.stdlib_texts("validation"))}
+        texts = {
+            "library": library,
+            "tests_and_packages": others,
+            "validation": list(corpus.stdlib_texts("validation")),
+        }
         for part in parts:
             ids = encode(tokenizer, texts[part])
             np.save(work / f"{part}.npy", ids)
@@ -223,7 +238,10 @@ class Block(nn.Module):
     def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
         batch, length, _ = x.shape
         h = self.input_layernorm(x)
-        heads = [p(h).view(batch, length, -1, self.shape.head_dim).transpose(1, 2) for p in (self.q_proj, self.k_proj)]
+        heads = [
+            p(h).view(batch, length, -1, self.shape.head_dim).transpose(1, 2)
+            for p in (self.q_proj, self.k_proj)
+        ]
         q, k = (rotate(head, cos, sin) for head in heads)
         v = self.v_proj(h).view(batch, length, -1, self.shape.head_dim).transpose(1, 2)
         shared = self.shape.num_attention_heads // self.shape.num_key_value_heads
@@ -247,7 +265,9 @@ class Llama(nn.Module):
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
                 last = name.endswith(("o_proj.weight", "down_proj.weight"))
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * shape.num_hidden_layers) if last else 0.02)
+                nn.init.normal_(
+                    parameter, std=0.02 / math.sqrt(2 * shape.num_hidden_layers) if last else 0.02
+                )
         half = torch.arange(0, shape.head_dim, 2, dtype=torch.float32) / shape.head_dim
         angles = torch.outer(torch.arange(shape.max_position_embeddings).float(), shape.rope_theta**-half)
         self.register_buffer("cos", angles.cos(), persistent=False)
@@ -279,7 +299,9 @@ def orthogonalized(update: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    def __init__(self, parameters: list[nn.Parameter], *, rate: float, weight_decay: float, momentum: float = 0.95):
+    def __init__(
+        self, parameters: list[nn.Parameter], *, rate: float, weight_decay: float, momentum: float = 0.95
+    ):
         super().__init__(parameters, {"lr": rate, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
@@ -322,7 +344,9 @@ def batches(schedule: Schedule, data: dict[str, np.ndarray]) -> Iterator[np.ndar
     for step in range(schedule.steps):
         share = 1.0 if step >= 0.9 * schedule.steps else schedule.stdlib_share
         length = schedule.window_at(step)
-        sources = [library if choose.random() < share else others for _ in range(schedule.tokens_per_step // length)]
+        sources = [
+            library if choose.random() < share else others for _ in range(schedule.tokens_per_step // length)
+        ]
         yield np.stack([source.next(length) for source in sources])
 
 
@@ -375,7 +399,9 @@ def train(model: Llama, schedule: Schedule, data: dict[str, np.ndarray], work: P
             row = {"step": step + 1, "tokens": (step + 1) * schedule.tokens_per_step}
             row |= {"train_loss": round(float(np.mean(losses[-50:])), 4), "tokens_per_second": round(rate)}
             if (step + 1) % 250 == 0 or step + 1 == schedule.steps:
-                row["validation_loss"] = round(validation_loss(model, data["validation"], schedule.last_window, 64), 4)
+                row["validation_loss"] = round(
+                    validation_loss(model, data["validation"], schedule.last_window, 64), 4
+                )
                 state = {"schedule": asdict(schedule), "step": step + 1, "model": model.state_dict()}
                 save_checkpoint(path, state | {"optimizers": [tool.state_dict() for tool in tools]})
             with log.open("a") as file:
@@ -383,18 +409,123 @@ def train(model: Llama, schedule: Schedule, data: dict[str, np.ndarray], work: P
             print(row, flush=True)
 
 
+# ---- export ---------------------------------------------------------------------------------------------------------
+
+CARD = Path(__file__).with_name("demo_model_card.md")
+
+
+def hub_name(name: str) -> str:
+    """Translate a parameter's name to Hugging Face's."""
+    parts = name.split(".")
+    if parts[0] == "layers" and parts[2].endswith("_proj"):
+        parts.insert(2, "self_attn" if parts[2][0] in "qkvo" else "mlp")
+    return "model." + ".".join(parts)
+
+
+def configs(shape: Shape) -> dict[str, dict]:
+    ids = {"bos_token_id": 0, "eos_token_id": 0}
+    same = {"attention_bias": False, "mlp_bias": False, "attention_dropout": 0.0, "initializer_range": 0.02}
+    special = {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
+    return {
+        "config.json": {
+            "architectures": ["LlamaForCausalLM"], "model_type": "llama", **asdict(shape), "hidden_act": "silu",
+            "rope_scaling": None, "tie_word_embeddings": True, "torch_dtype": "float16", "use_cache": True,
+            **same, **ids,
+        },
+        "generation_config.json": {"do_sample": False, **ids},
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": shape.max_position_embeddings,
+            "clean_up_tokenization_spaces": False, **special,
+        },
+    }  # fmt: skip
+
+
+def with_first_token(tokenizer: Tokenizer) -> Tokenizer:
+    """Put END_OF_TEXT before every text, as in training."""
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{END_OF_TEXT} $A",
+        pair=f"{END_OF_TEXT} $A {END_OF_TEXT} $B",
+        special_tokens=[(END_OF_TEXT, 0)],
+    )
+    return tokenizer
+
+
+def loss_curve(log: Path) -> str:
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    shown = [row for row in rows if "validation_loss" in row]
+    return "\n".join(
+        f"| {row['step']} | {row['train_loss']:.3f} | {row['validation_loss']:.3f} |" for row in shown
+    )
+
+
+def model_card(
+    model: Llama, schedule: Schedule, data: dict[str, np.ndarray], work: Path, nats: float, device: str
+) -> str:
+    shape = model.shape
+    n_bytes = sum(len(text.encode()) for text in corpus.stdlib_texts("validation"))
+    n_tokens = len(data["validation"])
+    percent = ", ".join(str(value) for value in corpus.SPLIT_PERCENT.values())
+    return CARD.read_text().format(
+        parameters=sum(p.numel() for p in model.parameters()), layers=shape.num_hidden_layers, hidden=shape.hidden_size,
+        heads=shape.num_attention_heads, kv_heads=shape.num_key_value_heads, intermediate=shape.intermediate_size,
+        vocab=shape.vocab_size, context=shape.max_position_embeddings, nats=nats, perplexity=math.exp(nats),
+        bits_per_byte=nats / math.log(2) * n_tokens / n_bytes, bytes_per_token=n_bytes / n_tokens,
+        tokens=schedule.steps * schedule.tokens_per_step, validation_tokens=n_tokens,
+        python=platform.python_version(), window=schedule.last_window, library_tokens=len(data["library"]),
+        other_tokens=len(data["tests_and_packages"]), packages=", ".join(PACKAGES), split=percent,
+        split_names=", ".join(corpus.SPLIT_PERCENT), overlap=LARGEST_OVERLAP, shingle=SHINGLE_LINES,
+        rate=schedule.peak_rate, step_tokens=schedule.tokens_per_step, first_window=schedule.window,
+        decay=schedule.decay_share, device=device, curve=loss_curve(work / "log.jsonl"),
+    )  # fmt: skip
+
+
+def export(
+    model: Llama,
+    tokenizer: Tokenizer,
+    schedule: Schedule,
+    data: dict[str, np.ndarray],
+    work: Path,
+    folder: Path,
+    device: str,
+) -> None:
+    """Write the model folder and, beside it, the list of its files' SHA-256."""
+    state = torch.load(work / "checkpoint.pt", map_location=device)
+    model.load_state_dict(state["model"])
+    folder.mkdir(parents=True, exist_ok=True)
+    n_windows = (len(data["validation"]) - 1) // schedule.last_window
+    nats = validation_loss(model, data["validation"], schedule.last_window, n_windows)
+    tensors = {hub_name(n): p.detach().cpu().half().numpy() for n, p in model.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with_first_token(tokenizer).save(str(folder / "tokenizer.json"))
+    for name, config in configs(model.shape).items():
+        (folder / name).write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "README.md").write_text(model_card(model, schedule, data, work, nats, device))
+    sums = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}\n" for p in sorted(folder.iterdir())]
+    folder.with_suffix(".sha256").write_text("".join(sums))
+    print(f"{folder}: {nats:.4f} nats per token over {n_windows} windows")
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for packages, tokens, checkpoint and log")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder for packages, tokens, checkpoint and log"
+    )
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--tokens", type=float, default=20e6, help="training tokens (default 20e6)")
-    parser.add_argument("--export", type=Path, help="write the trained checkpoint's model folder here and stop")
+    parser.add_argument("--tokens", type=float, default=16e6, help="training tokens (default 16e6)")
+    parser.add_argument(
+        "--export", type=Path, help="write the trained checkpoint's model folder here and stop"
+    )
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     shape, schedule = Shape(), Schedule(tokens=int(arguments.tokens))
     torch.manual_seed(schedule.seed)
-    _, data = prepare(arguments.work, shape.vocab_size)
+    tokenizer, data = prepare(arguments.work, shape.vocab_size)
     model = Llama(shape).to(arguments.device)
+    if arguments.export:
+        export(model, tokenizer, schedule, data, arguments.work, arguments.export, arguments.device)
+        return
     train(model, schedule, data, arguments.work, arguments.device)
 
 

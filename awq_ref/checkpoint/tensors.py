@@ -77,7 +77,9 @@ class TensorFile:
         if not info.n_bytes:
             return np.empty(0, dtype=np.uint8)
         # A map of its own each time: its pages leave memory with the view.
-        return np.asarray(np.memmap(self.path, dtype=np.uint8, mode="r", offset=info.start, shape=(info.n_bytes,)))
+        return np.asarray(
+            np.memmap(self.path, dtype=np.uint8, mode="r", offset=info.start, shape=(info.n_bytes,))
+        )
 
     def read(self, name: str) -> AnyArray:
         """Return a tensor in the dtype it is stored in, as an array of its own; bfloat16 as float32.

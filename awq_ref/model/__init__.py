@@ -1,11 +1,11 @@
 """Token ids become activations become logits: the decoder, in float32.
 
-    ModelConfig, FAMILIES       what a config.json says; the known architectures
-    block_linear_shapes, ...    names and shapes of tensors
-    Block, Context, make_context, attention_forward, mlp_forward, block_forward
-    Decoder                     the whole model
-    KVCache, new_cache          what earlier tokens left behind
-    greedy, stream, generate_batch
+ModelConfig, FAMILIES       what a config.json says; the known architectures
+block_linear_shapes, ...    names and shapes of tensors
+Block, Context, make_context, attention_forward, mlp_forward, block_forward
+Decoder                     the whole model
+KVCache, new_cache          what earlier tokens left behind
+greedy, stream, generate_batch
 """
 
 from awq_ref.model.block import (

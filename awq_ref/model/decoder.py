@@ -40,6 +40,11 @@ def _require_names(what: str, have: Collection[str], want: Collection[str]) -> N
         raise ShapeError(f"Decoder: {what} must be {', '.join(want)}; got {', '.join(have) or 'none'}.")
 
 
+def overflow_shows_in_logits() -> np.errstate:
+    """Silence NumPy's warnings: who reads the logits looks for inf and NaN, and raises (`greedy`, perplexity)."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
 @dataclass
 class Decoder:
     """A decoder-only language model.
@@ -104,12 +109,14 @@ class Decoder:
         """Send tokens through all blocks; return the stream before the final norm, and the longer cache."""
         context = make_context(self.config, ids.shape[1], attention_mask=mask, cache=cache)
         x = self.embed(ids)
-        for layer, block in enumerate(self.blocks):
-            x = block_forward(x, block, self.config, context.at_layer(layer))
+        with overflow_shows_in_logits():
+            for layer, block in enumerate(self.blocks):
+                x = block_forward(x, block, self.config, context.at_layer(layer))
         return x, context.cache
 
     def _final_norm(self, x: F32) -> F32:
-        return NORMS[self.config.family.norm](x, self.norm, eps=self.config.rms_norm_eps)
+        with overflow_shows_in_logits():
+            return NORMS[self.config.family.norm](x, self.norm, eps=self.config.rms_norm_eps)
 
     def hidden(self, token_ids: I64, *, attention_mask: Bool | None = None) -> F32:
         """Return the final hidden states, normalized; `head` turns them, or some of them, into logits.
@@ -134,7 +141,8 @@ class Decoder:
 
     def head(self, hidden: F32) -> F32:
         """Map hidden states (..., hidden_size) to logits, float32 (..., vocab_size)."""
-        return self.lm_head(hidden)
+        with overflow_shows_in_logits():
+            return self.lm_head(hidden)
 
     def logits(self, token_ids: I64, *, attention_mask: Bool | None = None) -> F32:
         """Return logits of every token, float32 (batch, tokens, vocab_size); else as `forward`."""

@@ -1,7 +1,7 @@
 """Checks of what a caller hands to the decoder.
 
-    checked_ids     token ids lie in the vocabulary and fit the context
-    checked_mask    an attention mask fits the ids
+checked_ids     token ids lie in the vocabulary and fit the context
+checked_mask    an attention mask fits the ids
 """
 
 from collections.abc import Sequence

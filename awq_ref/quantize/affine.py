@@ -163,11 +163,12 @@ def dequantize(int_weight: U8, scales: F16 | F32, zero_point: U8) -> F32:
             f"{int_weight.shape[1]} columns of int_weight. Check the group size."
         )
     delta = scales.astype(np.float32)[:, :, None]  # (out_features, n_groups, 1)
+    z = zero_point.astype(np.float32)[:, :, None]  # (out_features, n_groups, 1)
     weight = np.empty(int_weight.shape, dtype=np.float32)
     for rows in row_tiles(int_weight.shape[0], int_weight.shape[1]):
         tile = split_groups(weight[rows], n_groups)  # (rows, n_groups, group_size), a view
         np.copyto(tile, split_groups(int_weight[rows], n_groups))
-        tile -= zero_point[rows, :, None]
+        tile -= z[rows]
         tile *= delta[rows]
     return weight
 

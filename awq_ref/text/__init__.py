@@ -1,8 +1,8 @@
 """Text becomes token ids, logits become text.
 
-    Tokenizer, StreamDecoder        text <-> ids
-    pick, probabilities, sampler    logits -> the next id
-    stdlib_texts, stdlib_files      the text that is on every machine
+Tokenizer, StreamDecoder        text <-> ids
+pick, probabilities, sampler    logits -> the next id
+stdlib_texts, stdlib_files      the text that is on every machine
 """
 
 from awq_ref.text.corpus import split_of, stdlib_files, stdlib_root, stdlib_texts

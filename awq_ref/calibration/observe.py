@@ -1,0 +1,137 @@
+"""Observation: what enters the linear layers of a block while the block runs.
+
+    Observed          a linear layer that also shows its input to listeners
+    StridedTokens     a listener that keeps every k-th token (llm-awq's clip search judges on such a sample)
+    clip_token_stride k, as llm-awq chooses it
+    observe           run a block, return the statistics of its sites
+
+Nothing is hung on the layers: the block is run with wrapped ones, which are then forgotten.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from awq_ref.calibration.statistics import SiteStatistics, StatisticsAccumulator
+from awq_ref.checks import require_between
+from awq_ref.dtypes import F32
+from awq_ref.errors import RangeError
+from awq_ref.spec import LinearOperator
+
+
+class Listener(Protocol):
+    """What takes note of inputs: `StatisticsAccumulator`, `StridedTokens`."""
+
+    def add(self, x: F32) -> None:
+        """Take note of one batch of inputs, float32 (..., in_features)."""
+
+
+class Observed:
+    """A linear layer that shows every input to its listeners, then does what it always does."""
+
+    def __init__(self, linear: LinearOperator, listeners: tuple[Listener, ...]) -> None:
+        self._linear = linear
+        self._listeners = listeners
+
+    @property
+    def in_features(self) -> int:
+        return self._linear.in_features
+
+    @property
+    def out_features(self) -> int:
+        return self._linear.out_features
+
+    @property
+    def resident_bytes(self) -> int:
+        return self._linear.resident_bytes
+
+    def __call__(self, x: F32) -> F32:
+        for listener in self._listeners:
+            listener.add(x)
+        return self._linear(x)
+
+
+class StridedTokens:
+    """Keeps the tokens 0, k, 2k, ... of everything that comes, counted across batches."""
+
+    def __init__(self, stride: int) -> None:
+        require_between("StridedTokens", "stride", stride, 1, 2**31)
+        self._stride = stride
+        self._seen = 0
+        self._kept: list[F32] = []
+
+    def add(self, x: F32) -> None:
+        tokens = x.reshape(-1, x.shape[-1])  # (tokens, in_features)
+        self._kept.append(tokens[-self._seen % self._stride :: self._stride].copy())
+        self._seen += len(tokens)
+
+    def finish(self) -> F32:
+        """Return the tokens that were kept: float32 (tokens, in_features)."""
+        return np.concatenate(self._kept)
+
+
+def clip_token_stride(tokens: int, wanted: int = 512) -> int:
+    """Return llm-awq's stride, tokens // wanted: between `wanted` and 2 * wanted - 1 tokens are kept.
+
+    Differs from: llm-awq has stride 0, an error, when there are fewer tokens than wanted; here all are kept.
+    """
+    return max(1, tokens // wanted)
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What one pass over the calibration windows tells about a block, site by site.
+
+    statistics : dict of site -> SiteStatistics
+    tokens     : dict of site -> float32 (tokens, in_features); empty unless a stride was asked for
+    """
+
+    statistics: dict[str, SiteStatistics]
+    tokens: dict[str, F32]
+
+
+def observe(
+    run: Callable[[dict[str, LinearOperator]], object],
+    linears: Mapping[str, LinearOperator],
+    sites: Mapping[str, str],
+    *,
+    token_stride: int | None = None,
+) -> Observations:
+    """Run a block with observed linear layers; return the statistics of the sites' inputs.
+
+    Parameters
+    ----------
+    run : callable
+        Takes the linear layers to use, by name, and puts every batch of the calibration through the block.
+    linears : mapping of name -> linear layer
+    sites : mapping of site -> name
+        For every site one of the linear layers that it feeds (`search.plan.site_inputs`).
+    token_stride : int or None
+        Keep every so many tokens as well.
+
+    Returns
+    -------
+    observations : Observations
+
+    Raises
+    ------
+    RangeError
+        If a site names a layer that is not there, a NaN or an infinity enters it, or it saw no token.
+    """
+    for site, name in sites.items():
+        if name not in linears:
+            known = ", ".join(linears)
+            raise RangeError(f"observe: site {site} must name a linear layer; got {name!r}. Known: {known}.")
+    sums = {s: StatisticsAccumulator(linears[n].in_features, site=s) for s, n in sites.items()}
+    kept = {s: StridedTokens(token_stride) for s in sites} if token_stride is not None else {}
+    observed = dict(linears)
+    for site, name in sites.items():
+        listeners = (sums[site], kept[site]) if kept else (sums[site],)
+        observed[name] = Observed(observed[name], listeners)
+    run(observed)
+    return Observations(
+        {site: entry.finish() for site, entry in sums.items()},
+        {site: entry.finish() for site, entry in kept.items()},
+    )

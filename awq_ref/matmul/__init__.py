@@ -1,0 +1,32 @@
+"""Packed bytes -> outputs: the layout in memory, the meaning of the product, the fast product, residency.
+
+planes      codes <-> bit planes
+reference   the meaning, in two readable forms
+tiles       the two fast loops
+packed      PackedLinear
+dense       DenseLinear
+residency   QuantizedLinear -> LinearOperator
+threads     worker threads for large layers
+"""
+
+from awq_ref.matmul.dense import DenseLinear
+from awq_ref.matmul.packed import PackedLinear
+from awq_ref.matmul.planes import FIELDS, block_size, fits, pack_planes, unpack_planes
+from awq_ref.matmul.reference import matmul_reference, packed_matmul_reference
+from awq_ref.matmul.residency import RESIDENCIES, Residency, to_operator, why_not_packed
+
+__all__ = [
+    "FIELDS",
+    "RESIDENCIES",
+    "DenseLinear",
+    "PackedLinear",
+    "Residency",
+    "block_size",
+    "fits",
+    "matmul_reference",
+    "pack_planes",
+    "packed_matmul_reference",
+    "to_operator",
+    "unpack_planes",
+    "why_not_packed",
+]

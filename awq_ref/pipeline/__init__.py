@@ -1,0 +1,26 @@
+"""Where the rooms meet: checkpoint folders in, models and quantized folders out.
+
+load        load_model, Model
+texts       text and ids for calibration and evaluation
+calibrate   observe a model block by block
+quantize    quantize_model
+describe    what a folder holds
+"""
+
+from awq_ref.pipeline.describe import describe_model, folder_bytes
+from awq_ref.pipeline.load import Model, load_model
+from awq_ref.pipeline.observation import ModelStatistics, calibrate
+from awq_ref.pipeline.quantize import quantize_model
+from awq_ref.pipeline.texts import evaluation_tokens, read_text
+
+__all__ = [
+    "Model",
+    "ModelStatistics",
+    "calibrate",
+    "describe_model",
+    "evaluation_tokens",
+    "folder_bytes",
+    "load_model",
+    "quantize_model",
+    "read_text",
+]

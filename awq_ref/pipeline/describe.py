@@ -1,0 +1,130 @@
+"""What a checkpoint folder holds, said from its headers alone.
+
+folder_bytes     size of a folder's files
+describe_model   the text of `awq-ref inspect`
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from awq_ref.checkpoint import RECORD, Checkpoint, QuantizationConfig, read_quantization_config
+from awq_ref.errors import ShapeError
+from awq_ref.model import ModelConfig, block_linear_shapes, model_tensor_shapes, outer_tensor_shapes
+from awq_ref.report.memory import bits_per_weight, kv_cache_bytes, weight_bytes
+from awq_ref.report.tables import format_bytes, format_table
+from awq_ref.spec import QuantSpec
+
+
+def folder_bytes(folder: str | Path, pattern: str = "*") -> int:
+    """Return the summed size of a folder's files that match a pattern."""
+    return sum(path.stat().st_size for path in Path(folder).glob(pattern) if path.is_file())
+
+
+def mean_bits_per_weight(config: ModelConfig, spec: QuantSpec) -> float:
+    """Return the bits per weight of all linears of the blocks, scales and zero points counted."""
+    sizes = block_linear_shapes(config).values()
+    bits = sum(out * into * bits_per_weight(spec, into) for out, into in sizes)
+    return bits / sum(out * into for out, into in sizes)
+
+
+def _architecture(config: ModelConfig) -> list[list[str]]:
+    heads = (
+        f"{config.num_attention_heads} query, {config.num_key_value_heads} key-value, of {config.head_dim}"
+    )
+    return [
+        ["architecture", config.family.architecture],
+        ["parameters", f"{sum(math.prod(s) for s in model_tensor_shapes(config).values()):,}"],
+        ["layers", str(config.num_hidden_layers)],
+        ["hidden, intermediate", f"{config.hidden_size}, {config.intermediate_size}"],
+        ["heads", heads],
+        [
+            "vocabulary",
+            f"{config.vocab_size}{', head tied to embedding' if config.tie_word_embeddings else ''}",
+        ],
+        ["context", f"{config.max_position_embeddings} tokens, rope {config.rope.rope_type}"],
+    ]
+
+
+def _storage(config: ModelConfig, quantization: QuantizationConfig | None, folder: Path) -> list[list[str]]:
+    size = ["files", format_bytes(folder_bytes(folder, "*.safetensors"))]
+    if quantization is None:
+        return [["weights", f"float, {config.dtype}"], size]
+    spec = quantization.spec
+    group = "one group per row" if spec.group_size == -1 else f"group {spec.group_size}"
+    kind = "symmetric" if spec.symmetric else "asymmetric"
+    return [
+        ["weights", f"INT{spec.bits}, {group}, {kind}, layout {quantization.layout}"],
+        ["bits per weight", f"{mean_bits_per_weight(config, spec):.3f}, scales and zero points counted"],
+        size,
+    ]
+
+
+def _record(record: dict[str, Any]) -> list[list[str]]:
+    """Return who made a quantized model, from what it says itself."""
+    if not record:
+        return [["made by", "another tool: no awq_ref record in config.json"]]
+    seen = record.get("calibration") or {}
+    rows = [["made by", f"awq_ref {record.get('version')}, recipe {record.get('recipe')}"]]
+    if seen:
+        text = f"{seen['windows']} windows of {seen['seq_len']} tokens, {seen['source']}"
+        rows += [["calibrated on", text], ["calibration sha256", seen["sha256"]]]
+    return rows
+
+
+def _memory(config: ModelConfig, spec: QuantSpec) -> list[list[str]]:
+    """Return the bytes in memory by residency."""
+    shapes = [*block_linear_shapes(config).values()] * config.num_hidden_layers
+    outer = 4 * sum(math.prod(shape) for shape in outer_tensor_shapes(config).values())
+    cache = kv_cache_bytes(
+        n_layers=config.num_hidden_layers,
+        n_kv_heads=config.num_key_value_heads,
+        head_dim=config.head_dim,
+        capacity=config.max_position_embeddings,
+    )
+    return [
+        [residency, *map(format_bytes, (linears, outer, cache, linears + outer + cache))]
+        for residency, linears in weight_bytes(shapes, spec=spec).items()
+    ]
+
+
+def describe_model(path: str | Path, *, tensors: bool = False) -> str:
+    """Return what `awq-ref inspect` prints: architecture, storage, who made it, memory by residency.
+
+    Parameters
+    ----------
+    path : str or Path
+        Float or quantized checkpoint folder.
+    tensors : bool
+        List every tensor with its dtype and shape as well.
+
+    Raises
+    ------
+    FormatError, MissingTensorError, UnsupportedError
+        If the folder is not a checkpoint of a known architecture.
+    """
+    checkpoint = Checkpoint.open(path)
+    config = ModelConfig.from_json(checkpoint.config)
+    stored = checkpoint.quantization_config
+    quantization = None if stored is None else read_quantization_config(stored)
+    rows = _architecture(config) + _storage(config, quantization, Path(path))
+    if quantization is not None:
+        rows += _record(checkpoint.config.get(RECORD) or {})
+    parts = [format_table(["what", "value"], rows, left=2)]
+    spec = QuantSpec() if quantization is None else quantization.spec
+    try:
+        headers = ["in memory as", "linears", "embedding, head", "KV cache, full context", "sum"]
+        title = (
+            ""
+            if quantization
+            else "Quantized to INT4 with groups of 128 it would take (dense: as it is now):\n\n"
+        )
+        parts.append(title + format_table(headers, _memory(config, spec)))
+    except ShapeError as error:
+        parts.append(f"No memory table: {error}")
+    if tensors:
+        infos = [(name, checkpoint.info(name)) for name in checkpoint.names]
+        parts.append(
+            format_table(["tensor", "dtype", "shape"], [[n, i.dtype, str(i.shape)] for n, i in infos])
+        )
+    return "\n\n".join(parts)

@@ -1,0 +1,279 @@
+"""Observation of a whole model, one block in memory at a time.
+
+    embed_windows     token ids -> the hidden states that enter the first block
+    observed_blocks   walk through the blocks: float weights, statistics, and what the objective "module" needs
+    ModelStatistics   the statistics of all sites, with a fingerprint of the tokens; save, load
+    calibrate         folder and text -> ModelStatistics
+
+The statistics are those of the float model, so they serve every bit width, group size and recipe.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from awq_ref.calibration import (
+    Observations,
+    SiteStatistics,
+    clip_token_stride,
+    load_statistics,
+    observe,
+    save_statistics,
+)
+from awq_ref.checkpoint import Checkpoint
+from awq_ref.dtypes import F32, I64
+from awq_ref.errors import AwqRefError, UnsupportedError
+from awq_ref.matmul import DenseLinear
+from awq_ref.model import (
+    Block,
+    Context,
+    ModelConfig,
+    attention_forward,
+    block_forward,
+    block_prefix,
+    make_context,
+    mlp_forward,
+    model_tensor_shapes,
+)
+from awq_ref.model.ops import NORMS
+from awq_ref.pipeline.load import read_block
+from awq_ref.pipeline.texts import Calibration, calibration_windows
+from awq_ref.report.progress import progress
+from awq_ref.search import Recipe, plan_for, site_inputs
+from awq_ref.spec import LinearOperator
+from awq_ref.text import Tokenizer
+
+BATCH_TOKENS = 2048  # tokens that go through a block at a time
+EMBEDDING_ROWS = 4096  # rows of the embedding that are read at a time
+
+ModuleRunner = Callable[[Mapping[str, F32]], Iterable[F32]]
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Put the place in front of the message of any error of ours."""
+    try:
+        yield
+    except AwqRefError as error:
+        raise type(error)(f"{where}: {error}") from error
+
+
+def open_float(path: str | Path) -> tuple[Checkpoint, ModelConfig]:
+    """Open a float checkpoint and check from its headers that it is complete.
+
+    Raises
+    ------
+    UnsupportedError
+        If the checkpoint is quantized already.
+    """
+    checkpoint = Checkpoint.open(path)
+    if checkpoint.quantization_config is not None:
+        raise UnsupportedError(
+            f"{path}: must be a float checkpoint; it is quantized already. Start from its original."
+        )
+    config = ModelConfig.from_json(checkpoint.config)
+    checkpoint.check_complete(model_tensor_shapes(config))
+    return checkpoint, config
+
+
+def open_tokenizer(path: str | Path) -> Tokenizer | None:
+    """Return the folder's tokenizer, or None if it has none."""
+    return Tokenizer.load(path) if (Path(path) / "tokenizer.json").is_file() else None
+
+
+def embed_windows(checkpoint: Checkpoint, config: ModelConfig, windows: I64) -> F32:
+    """Look up token embeddings, reading a few thousand rows at a time: float32 (windows, seq, hidden_size)."""
+    name = f"{config.family.embed_tokens}.weight"
+    hidden = np.empty((*windows.shape, config.hidden_size), dtype=np.float32)
+    for first in range(0, config.vocab_size, EMBEDDING_ROWS):
+        rows = checkpoint.read(name, rows=slice(first, first + EMBEDDING_ROWS))
+        here = (windows >= first) & (windows < first + len(rows))
+        hidden[here] = rows[windows[here] - first]
+    return hidden
+
+
+@dataclass(frozen=True)
+class ObservedBlock:
+    """One block with what calibration knows of it. `modules` is empty unless the objective needs it."""
+
+    layer: int
+    block: Block
+    observations: Observations
+    modules: dict[str, ModuleRunner]
+
+    def weights(self) -> dict[str, F32]:
+        """Return the float weights by the linears' names."""
+        return {
+            name: linear.weight
+            for name, linear in self.block.linears.items()
+            if isinstance(linear, DenseLinear)
+        }
+
+
+def _batches(windows: int, seq_len: int) -> list[slice]:
+    step = max(1, BATCH_TOKENS // seq_len)
+    return [slice(first, first + step) for first in range(0, windows, step)]
+
+
+def _with_weights(block: Block, weights: Mapping[str, F32]) -> Block:
+    """Return the block with some linears' weights replaced."""
+    linears = dict(block.linears)
+    for name, weight in weights.items():
+        linears[name] = DenseLinear(weight, getattr(block.linears[name], "bias", None))
+    return Block(block.norms, linears)
+
+
+def module_runners(
+    block: Block, config: ModelConfig, context: Context, hidden: F32
+) -> dict[str, ModuleRunner]:
+    """Return, for the objective "module", the functions that run the attention and the MLP on the block's inputs.
+
+    Each takes replacement weights by name and yields the module's outputs batch by batch. The MLP's inputs are
+    computed once and kept: as many bytes as `hidden`.
+    """
+    norm = NORMS[config.family.norm]
+    before_attention, before_mlp = config.family.norms
+    batches = _batches(*hidden.shape[:2])
+
+    def attend(x: F32, with_block: Block) -> F32:
+        normed = norm(x, block.norms[before_attention], eps=config.rms_norm_eps)
+        return attention_forward(normed, with_block, config, context)
+
+    mlp_inputs = np.empty_like(hidden)
+    for rows in batches:
+        stream = hidden[rows] + attend(hidden[rows], block)
+        mlp_inputs[rows] = norm(stream, block.norms[before_mlp], eps=config.rms_norm_eps)
+
+    def run_attention(weights: Mapping[str, F32]) -> Iterator[F32]:
+        changed = _with_weights(block, weights)
+        return (attend(hidden[rows], changed) for rows in batches)
+
+    def run_mlp(weights: Mapping[str, F32]) -> Iterator[F32]:
+        changed = _with_weights(block, weights)
+        return (mlp_forward(mlp_inputs[rows], changed, config) for rows in batches)
+
+    return {"self_attn": run_attention, "mlp": run_mlp}
+
+
+def _run_block(
+    linears: Mapping[str, LinearOperator],
+    *,
+    norms: dict[str, F32],
+    config: ModelConfig,
+    context: Context,
+    hidden: F32,
+    after: F32,
+) -> None:
+    """Put all windows through a block with these linears; the results go to `after`, which may be `hidden`."""
+    block = Block(norms, dict(linears))
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # what overflows reaches a site as inf or NaN, and is named
+        for rows in _batches(*hidden.shape[:2]):
+            after[rows] = block_forward(hidden[rows], block, config, context)
+
+
+def observed_blocks(
+    checkpoint: Checkpoint, config: ModelConfig, windows: I64, *, recipe: Recipe | None = None
+) -> Iterator[ObservedBlock]:
+    """Yield block after block with its statistics; only one block's weights are in memory at a time.
+
+    Parameters
+    ----------
+    windows : int64 array, shape (windows, seq_len)
+    recipe : Recipe, optional
+        Says whether tokens and module runners are wanted beside the statistics.
+
+    Raises
+    ------
+    RangeError
+        If a weight or an activation is NaN or infinite; layer, tensor or site, and index are named.
+    """
+    hidden = embed_windows(checkpoint, config, windows)
+    context = make_context(config, windows.shape[1])
+    sites = site_inputs(plan_for(config.model_type))
+    stride = clip_token_stride(windows.size, recipe.clip_tokens) if recipe and recipe.clip_tokens else None
+    judged = recipe is not None and recipe.objective == "module"
+    for layer in range(config.num_hidden_layers):
+        block = read_block(checkpoint, config, layer)
+        after = np.empty_like(hidden) if judged else hidden
+        run = partial(
+            _run_block, norms=block.norms, config=config, context=context, hidden=hidden, after=after
+        )
+        with located(block_prefix(config, layer).rstrip(".")):
+            observations = observe(run, block.linears, sites, token_stride=stride)
+        modules = module_runners(block, config, context, hidden) if judged else {}
+        yield ObservedBlock(layer, block, observations, modules)
+        hidden = after
+
+
+@dataclass(frozen=True)
+class ModelStatistics:
+    """The statistics of every site of a model: `sites["LAYER.SITE"]`, and which tokens they come from."""
+
+    sites: dict[str, SiteStatistics]
+    calibration: dict[str, Any]
+
+    def of_layer(self, layer: int) -> dict[str, SiteStatistics]:
+        """Return site -> statistics of one layer."""
+        start = f"{layer}."
+        return {name[len(start) :]: found for name, found in self.sites.items() if name.startswith(start)}
+
+    def save(self, path: str | Path) -> None:
+        """Write them to one safetensors file."""
+        save_statistics(path, self.sites, source=self.calibration)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ModelStatistics":
+        """Read what `save` wrote; FormatError if the file is something else."""
+        return cls(*load_statistics(path))
+
+
+def calibrate(
+    source: str | Path,
+    *,
+    calibration: Calibration = None,
+    samples: int = 128,
+    seq_len: int = 512,
+    shown: bool | None = None,
+) -> ModelStatistics:
+    """Observe a float model on calibration text and return the statistics of all its sites.
+
+    With them `quantize_model(..., statistics=...)` searches at any bit width without another forward pass.
+
+    Parameters
+    ----------
+    source : str or Path
+        Float checkpoint folder.
+    calibration : files (Path), texts (str), ids (windows, seq), or None
+        None: the calibration part of the standard library's source.
+    samples, seq_len : int
+        How many windows, of how many tokens; a model with a shorter context gets windows of that length.
+    shown : bool, optional
+        Draw a progress bar; by default on a terminal only.
+
+    Raises
+    ------
+    CorpusError, FormatError, MissingTensorError, RangeError, UnsupportedError
+        As `quantize_model`.
+    """
+    checkpoint, config = open_float(source)
+    windows, fingerprint = calibration_windows(
+        open_tokenizer(source),
+        calibration,
+        samples=samples,
+        seq_len=min(seq_len, config.max_position_embeddings),
+        vocab_size=config.vocab_size,
+    )
+    sites: dict[str, SiteStatistics] = {}
+    blocks = observed_blocks(checkpoint, config, windows)
+    for found in progress(
+        blocks, total=config.num_hidden_layers, label="calibrate", unit="block", shown=shown
+    ):
+        sites |= {f"{found.layer}.{site}": entry for site, entry in found.observations.statistics.items()}
+    return ModelStatistics(sites, fingerprint)

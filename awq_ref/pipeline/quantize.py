@@ -1,0 +1,270 @@
+"""A float checkpoint folder becomes a quantized one, block by block.
+
+    quantize_model   the whole job
+
+For each block: read, observe, search, fold, quantize, pack, write, forget. The output folder appears at the end,
+whole, or not at all.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from awq_ref import __version__
+from awq_ref.calibration import Observations
+from awq_ref.checkpoint import (
+    MAX_SHARD_BYTES,
+    Checkpoint,
+    ShardWriter,
+    copy_side_files,
+    model_card,
+    new_folder,
+    output_config,
+    source_license,
+    write_json,
+    write_text,
+)
+from awq_ref.checks import require_between
+from awq_ref.dtypes import I64
+from awq_ref.errors import UnsupportedError
+from awq_ref.model import ModelConfig, block_prefix, outer_tensor_shapes
+from awq_ref.pack import pack_linear
+from awq_ref.pipeline.describe import mean_bits_per_weight
+from awq_ref.pipeline.fit import choose_layout, require_group_sizes, require_layout
+from awq_ref.pipeline.load import read_block
+from awq_ref.pipeline.observation import (
+    EMBEDDING_ROWS,
+    ModelStatistics,
+    ObservedBlock,
+    located,
+    observed_blocks,
+    open_float,
+    open_tokenizer,
+)
+from awq_ref.pipeline.texts import Calibration, calibration_windows
+from awq_ref.quantize import pseudo_quantize, quantize_linear
+from awq_ref.report.progress import progress
+from awq_ref.report.quantization import LayerReport, QuantizationReport
+from awq_ref.search import (
+    BlockResult,
+    Recipe,
+    plan_for,
+    query_head_tie,
+    recipe_named,
+    search_block,
+)
+from awq_ref.search.folding import StorageDtype
+from awq_ref.spec import QuantSpec
+
+# The dtype in which norms are stored, by the name it has in a safetensors header.
+NORM_DTYPES: dict[str, StorageDtype] = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
+
+
+def _copy_outer(checkpoint: Checkpoint, config: ModelConfig, writer: ShardWriter) -> None:
+    """Copy embedding, final norm and head byte by byte after checking that they are finite."""
+    for name, shape in outer_tensor_shapes(config).items():
+        for first in range(0, shape[0], EMBEDDING_ROWS):
+            checkpoint.read(name, rows=slice(first, first + EMBEDDING_ROWS))
+        writer.add_raw(name, checkpoint.info(name).dtype, shape, checkpoint.raw(name))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every block's work needs to know."""
+
+    checkpoint: Checkpoint
+    config: ModelConfig
+    recipe: Recipe
+    spec: QuantSpec
+    layout: str
+
+    def stored_dtype(self, name: str) -> str:
+        return self.checkpoint.info(name).dtype
+
+
+def _blocks(job: _Job, windows: I64 | None, statistics: ModelStatistics | None) -> Iterator[ObservedBlock]:
+    """Yield the blocks with what the recipe needs: observed now, observed before, or not at all."""
+    if windows is not None:
+        yield from observed_blocks(job.checkpoint, job.config, windows, recipe=job.recipe)
+        return
+    for layer in range(job.config.num_hidden_layers):
+        known = {} if statistics is None or not job.recipe.searches else statistics.of_layer(layer)
+        yield ObservedBlock(layer, read_block(job.checkpoint, job.config, layer), Observations(known, {}), {})
+
+
+def _search(job: _Job, found: ObservedBlock, prefix: str) -> BlockResult:
+    """Search one block."""
+    config = job.config
+    tie = query_head_tie(
+        n_heads=config.num_attention_heads, n_kv_heads=config.num_key_value_heads, head_dim=config.head_dim
+    )
+    norm_dtype = job.stored_dtype(f"{prefix}{config.family.norms[0]}.weight")
+    with located(prefix.rstrip(".")):
+        return search_block(
+            found.weights(),
+            found.block.norms,
+            found.observations.statistics,
+            plan=plan_for(config.model_type) if job.recipe.searches else (),
+            recipe=job.recipe,
+            spec=job.spec,
+            pseudo_quantize=pseudo_quantize,
+            norm_dtype=NORM_DTYPES.get(norm_dtype, "float32"),
+            ties={"self_attn.o": tie},
+            modules=found.modules,
+            clip_tokens=found.observations.tokens,
+        )
+
+
+def _quantize_block(job: _Job, found: ObservedBlock, writer: ShardWriter) -> LayerReport:
+    """Search, fold, quantize, pack and write one block."""
+    prefix = block_prefix(job.config, found.layer)
+    result = _search(job, found, prefix)
+    for name, norm in result.norms.items():
+        writer.add(f"{prefix}{name}.weight", norm, dtype=job.stored_dtype(f"{prefix}{name}.weight"))
+    for name, weight in found.weights().items():
+        fold = result.folds[name]
+        with located(f"{prefix}{name}"):
+            linear = quantize_linear(fold.apply(weight), spec=job.spec)
+        for end, array in pack_linear(linear, job.layout).items():
+            writer.add(f"{prefix}{name}.{end}", array)
+        bias = f"{prefix}{name}.bias"
+        if bias in job.checkpoint:
+            writer.add(bias, fold.apply_bias(job.checkpoint.read(bias)), dtype=job.stored_dtype(bias))
+    return LayerReport(found.layer, result.reports)
+
+
+def _require_statistics_fit(recipe: Recipe, statistics: ModelStatistics | None) -> None:
+    if statistics is not None and (recipe.objective == "module" or recipe.clip_tokens):
+        raise UnsupportedError(
+            f"quantize_model: recipe {recipe.name} judges on the tokens themselves, which saved statistics do not "
+            "hold. Give calibration text instead."
+        )
+
+
+def _write_papers(checkpoint: Checkpoint, folder: Path, name: str, report: QuantizationReport) -> None:
+    """Write what goes beside the weights: config.json, tokenizer and generation files, model card."""
+    record = {"version": __version__, "recipe": report.recipe, "calibration": report.calibration}
+    config = output_config(checkpoint.config, report.spec, report.layout, ignored=["lm_head"], record=record)
+    write_json(folder / "config.json", config)
+    copy_side_files(checkpoint.folder, folder)
+    seen = report.calibration
+    card = model_card(
+        name,
+        base_model=checkpoint.folder.resolve().name,
+        spec=report.spec,
+        layout=report.layout,
+        recipe=report.recipe,
+        calibration="none"
+        if not seen
+        else f"{seen['windows']} windows of {seen['seq_len']} tokens, {seen['source']}",
+        version=__version__,
+        license_name=source_license(checkpoint.folder),
+    )
+    write_text(folder / "README.md", card)
+
+
+def quantize_model(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    recipe: str = "awq",
+    bits: int = 4,
+    group_size: int = 128,
+    symmetric: bool = False,
+    layout: str | None = None,
+    calibration: Calibration = None,
+    samples: int = 128,
+    seq_len: int = 512,
+    statistics: ModelStatistics | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    shown: bool | None = None,
+) -> QuantizationReport:
+    """Quantize the linears of a float checkpoint and write a new checkpoint folder.
+
+    Parameters
+    ----------
+    source : str or Path
+        Folder with config.json and safetensors, float32, float16 or bfloat16.
+    destination : str or Path
+        Folder to write; it must not exist, and appears when it is complete.
+    recipe : "awq", "llm-awq" or "rtn"
+        A row of `awq_ref.search.RECIPES`.
+    bits : 2, 3, 4 or 8
+    group_size : int
+        Weights of a row that share a scale; divides in_features of every linear. -1: the whole row.
+    symmetric : bool
+        No zero points.
+    layout : "gemm" or "pack-quantized", optional
+        By default gemm (the AWQ format of transformers, vLLM, SGLang) where it can hold the model.
+    calibration : files (Path), texts (str), ids (windows, seq), or None
+        None: the calibration part of the standard library's source.
+    samples, seq_len : int
+        How many calibration windows, of how many tokens.
+    statistics : ModelStatistics, optional
+        From `calibrate`, instead of calibration text.
+    max_shard_bytes : int
+        Size at which a new safetensors file begins.
+    shown : bool, optional
+        Draw a progress bar; by default on a terminal only.
+
+    Returns
+    -------
+    report : QuantizationReport
+
+    Raises
+    ------
+    ShapeError
+        If group_size does not divide in_features of a linear.
+    RangeError
+        If a weight or an activation is NaN or infinite, a token id is out of range, or an option has no such value.
+    CorpusError
+        If the calibration text is missing, empty, too short or not UTF-8.
+    FormatError, MissingTensorError, DtypeError, UnsupportedError
+        If the source is not a complete float checkpoint of a known architecture.
+    OutputError
+        If the destination exists or cannot be written; nothing is left behind.
+
+    Notes
+    -----
+    Memory: one block in float32, its Gram matrices, and the hidden states of all windows.
+    """
+    started = time.perf_counter()
+    chosen = recipe_named(recipe)
+    spec = chosen.storage_spec(QuantSpec(bits=bits, group_size=group_size, symmetric=symmetric))
+    require_between("quantize_model", "samples", samples, 1, math.inf)
+    require_between("quantize_model", "seq_len", seq_len, 1, math.inf)
+    checkpoint, config = open_float(source)
+    require_group_sizes(config, group_size)
+    job = _Job(checkpoint, config, chosen, spec, choose_layout(config, spec) if layout is None else layout)
+    require_layout(config, spec, job.layout)
+    _require_statistics_fit(chosen, statistics)
+    with new_folder(destination) as folder:
+        windows, seen = None, {} if statistics is None else statistics.calibration
+        if chosen.searches and statistics is None:
+            length = min(seq_len, config.max_position_embeddings)
+            windows, seen = calibration_windows(
+                open_tokenizer(source),
+                calibration,
+                samples=samples,
+                seq_len=length,
+                vocab_size=config.vocab_size,
+            )
+        blocks = progress(
+            _blocks(job, windows, statistics),
+            total=config.num_hidden_layers, label=f"quantize {recipe}", unit="block", shown=shown,
+        )  # fmt: skip
+        with ShardWriter(folder, max_shard_bytes=max_shard_bytes) as writer:
+            _copy_outer(checkpoint, config, writer)
+            layers = tuple(_quantize_block(job, found, writer) for found in blocks)
+        report = QuantizationReport(
+            recipe=recipe,
+            spec=spec,
+            layout=job.layout,
+            calibration=seen if chosen.searches else {},
+            layers=layers,
+            bits_per_weight=mean_bits_per_weight(config, spec),
+        )
+        _write_papers(checkpoint, folder, Path(destination).name, report)
+    return replace(report, seconds=time.perf_counter() - started)

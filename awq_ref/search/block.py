@@ -1,0 +1,266 @@
+"""The search over one transformer block: statistics and float weights in, folds and a report out.
+
+    search_block   the search; what comes out is in `search.result`
+
+All sites are searched on the block as it came, then all scales are folded, then clips are searched.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+
+from awq_ref.dtypes import F32, F64, I64
+from awq_ref.errors import RangeError, ShapeError
+from awq_ref.search.channel_scales import CANDIDATES, ScaleSearch, search_channel_scales
+from awq_ref.search.clipping import (
+    diagonal_blocks,
+    keep_better_rows,
+    scale_blocks,
+    search_clip,
+    token_blocks,
+)
+from awq_ref.search.folding import LinearFold, StorageDtype, fold_into_norm, round_to
+from awq_ref.search.objective import (
+    GramObjective,
+    ModuleObjective,
+    ModuleRunner,
+    Quantizer,
+    Statistics,
+    row_losses,
+)
+from awq_ref.search.plan import ScaleGroup
+from awq_ref.search.recipes import Recipe
+from awq_ref.search.result import BlockResult, SiteReport
+from awq_ref.spec import QuantSpec
+
+
+@dataclass
+class _Search:
+    """The arguments of search_block, and what has been decided so far."""
+
+    weights: Mapping[str, F32]
+    statistics: Mapping[str, Statistics]
+    recipe: Recipe
+    quantizer: Quantizer
+    group_size: int
+    norm_dtype: StorageDtype
+    ties: Mapping[str, I64]
+    modules: Mapping[str, ModuleRunner]
+    clip_tokens: Mapping[str, F32]
+    norms: dict[str, F32]
+    folds: dict[str, LinearFold] = field(default_factory=dict)
+
+    def scaled(self, group: ScaleGroup) -> bool:
+        """Tell whether the recipe scales this site."""
+        if not group.tied or self.recipe.tied_sites == "shared":
+            return True
+        return self.weights[group.producer].shape == self.weights[group.consumers[0]].shape
+
+    def gram_objective(self, group: ScaleGroup) -> GramObjective:
+        weights = [self.weights[name] for name in group.consumers]
+        return GramObjective(weights, self.statistics[group.site], self.quantizer)
+
+    def objective(self, group: ScaleGroup) -> Callable[[F32], float]:
+        if self.recipe.objective == "gram" or group.judged_itself:
+            return self.gram_objective(group)
+        weights = {name: self.weights[name] for name in group.consumers}
+        return ModuleObjective(weights, self.modules[group.judged], self.quantizer)
+
+    def realize(self, group: ScaleGroup) -> Callable[[F32], F32] | None:
+        """Return what the stored norm makes of the scales, where that is compensated."""
+        if group.producer_kind != "norm" or self.recipe.fold == "plain":
+            return None
+        norm = self.norms[group.producer]
+        return lambda scales: fold_into_norm(norm, scales, storage_dtype=self.norm_dtype)[1]
+
+    def search(self, group: ScaleGroup) -> ScaleSearch:
+        return search_channel_scales(
+            self.objective(group),
+            self.statistics[group.site].act_mean_abs,
+            alphas=self.recipe.alphas if self.scaled(group) else (0.0,),
+            refine=self.recipe.refine if self.scaled(group) else 0.0,
+            candidate=CANDIDATES[self.recipe.candidates],
+            tie=self.ties.get(group.site) if group.tied else None,
+            realize=self.realize(group),
+        )
+
+    def fold(self, group: ScaleGroup, found: ScaleSearch) -> None:
+        """Write the chosen scales into the folds of producer and consumers."""
+        if found.alpha == 0.0:
+            return
+        for name in group.consumers:
+            self.folds[name] = replace(self.folds[name], columns=found.channel_scales)
+        if group.producer_kind == "linear":
+            self.folds[group.producer] = replace(self.folds[group.producer], rows=found.producer_scales)
+        elif self.recipe.fold == "compensated":
+            norm = self.norms[group.producer]
+            self.norms[group.producer], _ = fold_into_norm(
+                norm, found.producer_scales, storage_dtype=self.norm_dtype
+            )
+        else:
+            self.norms[group.producer] = round_to(
+                self.norms[group.producer] / found.producer_scales, self.norm_dtype
+            )
+
+    def blocks(self, group: ScaleGroup, columns: F32 | None) -> F32:
+        """Return the diagonal Gram blocks of the inputs that the scaled consumers see."""
+        if self.recipe.clip_tokens:
+            blocks = token_blocks(self.clip_tokens[group.site], self.group_size)
+        else:
+            statistics = self.statistics[group.site]
+            blocks = diagonal_blocks(statistics.gram_sum, self.group_size) * (1.0 / statistics.count)
+        return blocks if columns is None else scale_blocks(blocks, columns)
+
+    def clip(self, group: ScaleGroup, name: str) -> F64:
+        """Search and keep the clips of one consumer; return the losses of its rows."""
+        weight, fold = self.weights[name], self.folds[name]
+        losses = partial(row_losses, weight, statistics=self.statistics[group.site], quantizer=self.quantizer)
+        if not self.recipe.clips(name):
+            return losses(fold)
+        scaled = fold.scale(weight)
+        found = search_clip(
+            scaled,
+            self.blocks(group, fold.columns),
+            quantizer=self.quantizer,
+            ratios=self.recipe.clip_ratios,
+        )
+        clipped = replace(fold, clip=found.clip)
+        after = losses(clipped)
+        if self.recipe.clip_guard:
+            kept, after = keep_better_rows(scaled, found.clip, losses(fold), after)
+            clipped = replace(fold, clip=kept)
+        self.folds[name] = clipped
+        return after
+
+    def report(self, group: ScaleGroup, found: ScaleSearch) -> SiteReport:
+        """Search the clips of a site; return its report."""
+        loss_rtn, loss_scaled = found.loss_rtn, found.loss
+        if self.recipe.objective == "module" and not group.judged_itself:  # report what other recipes report
+            gram = self.gram_objective(group)
+            loss_rtn, loss_scaled = gram(np.ones_like(found.channel_scales)), gram(found.channel_scales)
+        loss_clipped = loss_scaled
+        if any(self.recipe.clips(name) for name in group.consumers):
+            losses = np.concatenate([self.clip(group, name) for name in group.consumers])
+            loss_clipped = math.fsum(losses) / len(losses)
+        clips = {name: self.folds[name].clip for name in group.consumers}
+        return SiteReport(
+            site=group.site,
+            linears=group.consumers,
+            alphas=found.alphas,
+            losses=found.losses,
+            alpha=found.alpha,
+            channel_scales=found.channel_scales,
+            loss_rtn=loss_rtn,
+            loss_scaled=loss_scaled,
+            clips={name: clip for name, clip in clips.items() if clip is not None},
+            loss_clipped=loss_clipped,
+        )
+
+
+def _require(what: str, have: Mapping[str, object], need: Sequence[str]) -> None:
+    """Raise RangeError unless every name is there."""
+    missing = [name for name in need if name not in have]
+    if missing:
+        raise RangeError(f"search_block: {what} must hold {', '.join(need)}; missing: {', '.join(missing)}.")
+
+
+def _check(search: _Search, plan: Sequence[ScaleGroup]) -> None:
+    """Raise unless everything that the plan and the recipe need is there and fits."""
+    recipe = search.recipe
+    sites = [group.site for group in plan]
+    _require("weights", search.weights, [name for group in plan for name in group.consumers])
+    _require("norms", search.norms, [group.producer for group in plan if group.producer_kind == "norm"])
+    _require("statistics", search.statistics, sites)
+    if recipe.objective == "module":
+        _require("modules", search.modules, [group.judged for group in plan if not group.judged_itself])
+    if recipe.clip_tokens:
+        _require("clip_tokens", search.clip_tokens, sites)
+    for group in plan:
+        if group.producer_kind != "linear" or not search.scaled(group):
+            continue
+        rows, inputs = len(search.weights[group.producer]), search.weights[group.consumers[0]].shape[1]
+        if rows != inputs and group.site not in search.ties:
+            raise ShapeError(
+                f"search_block: {group.producer} must have as many outputs as {group.site} has channels; got "
+                f"{rows} and {inputs}. Give ties[{group.site!r}] (see query_head_tie)."
+            )
+
+
+def search_block(
+    weights: Mapping[str, F32],
+    norms: Mapping[str, F32],
+    statistics: Mapping[str, Statistics],
+    *,
+    plan: Sequence[ScaleGroup],
+    recipe: Recipe,
+    spec: QuantSpec,
+    pseudo_quantize: Callable[..., F32],
+    norm_dtype: StorageDtype = "float16",
+    ties: Mapping[str, I64] | None = None,
+    modules: Mapping[str, ModuleRunner] | None = None,
+    clip_tokens: Mapping[str, F32] | None = None,
+) -> BlockResult:
+    """Search the channel scales and clips of one block.
+
+    Parameters
+    ----------
+    weights : mapping of linear layer -> float32 array, shape (out_features, in_features)
+        All linear layers of the block, as they came.
+    norms : mapping of norm -> float32 array, shape (hidden_size,)
+    statistics : mapping of site -> SiteStatistics
+        Of the float block's inputs. May be empty for a recipe that searches nothing.
+    plan : sequence of ScaleGroup
+    recipe : Recipe
+    spec : QuantSpec
+        Its range_rule is replaced by the recipe's.
+    pseudo_quantize : callable
+        (weight, *, spec) -> float32 weight that the integers stand for.
+    norm_dtype : "float32", "float16" or "bfloat16"
+        In which the norms are going to be stored.
+    ties : mapping of site -> int64 array, shape (in_features,)
+        For tied sites whose producer has fewer rows than the site has channels: `query_head_tie`.
+    modules : mapping of module -> callable
+        For the objective "module": takes replaced float weights, yields the outputs on all windows.
+    clip_tokens : mapping of site -> float32 array, shape (tokens, in_features)
+        For a recipe with clip_tokens: the inputs with that stride (`calibration.observe`, token_stride).
+
+    Returns
+    -------
+    result : BlockResult
+
+    Raises
+    ------
+    RangeError
+        If weights, norms, statistics, modules or clip_tokens lack what plan and recipe need.
+    ShapeError
+        If a site needs a tie and has none, or arrays do not fit.
+
+    Notes
+    -----
+    Memory beyond the arguments: a slab of 1024 rows of the widest layer, its scaled copy while it is clipped.
+    """
+    identity = {name: LinearFold() for name in weights}
+    if not recipe.searches and not statistics:
+        return BlockResult(dict(norms), identity, ())
+    search = _Search(
+        weights,
+        statistics,
+        recipe,
+        partial(pseudo_quantize, spec=recipe.search_spec(spec)),
+        spec.group_size,
+        norm_dtype,
+        ties or {},
+        modules or {},
+        clip_tokens or {},
+        dict(norms),
+        identity,
+    )
+    _check(search, plan)
+    found = [search.search(group) for group in plan]
+    for group, choice in zip(plan, found, strict=True):
+        search.fold(group, choice)
+    reports = [search.report(group, choice) for group, choice in zip(plan, found, strict=True)]
+    return BlockResult(search.norms, search.folds, tuple(reports))

@@ -1,0 +1,232 @@
+"""The search for channel scales: which power of the mean activation makes rounding hurt least.
+
+    candidate               the scales of one alpha, ours: dead channels stay out of it, the range is bounded
+    candidate_llm_awq       the scales of one alpha as llm-awq makes them
+    pool                    a statistic of a site's channels -> of the producer's (values under grouped queries)
+    search_channel_scales   all alphas, the loss of each, the best one
+
+Source: Lin et al. 2023, arXiv:2306.00978, section 3.2, eq. 5; docs/equations.md#awq-6.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from awq_ref.checks import require_between, require_finite, require_shape
+from awq_ref.dtypes import F32, I64
+from awq_ref.errors import RangeError
+
+# Activations below this share of the largest one count as this share. Then for every alpha in [0, 1] the
+# scales lie in [2**-8, 2**8]: norm weights, rows and group scales divided by them stay inside float16.
+FLOOR = 2.0**-16
+LLM_AWQ_FLOOR = 1e-4  # llm-awq's clamp of act_mean_abs ** alpha
+
+Candidate: TypeAlias = Callable[[F32, float], F32]
+Realize: TypeAlias = Callable[[F32], F32]
+
+
+def _require_candidate(who: str, act_mean_abs: F32, alpha: float) -> None:
+    require_shape(who, "act_mean_abs", act_mean_abs, (None,))
+    require_finite(who, "act_mean_abs", act_mean_abs)
+    require_between(who, "alpha", alpha, 0.0, 1.0)
+
+
+def candidate(act_mean_abs: F32, alpha: float) -> F32:
+    """Return the channel scales of one alpha.
+
+    Equation [AWQ-6]  s_i = t_i / sqrt(max t * min t),   t_i = max(a_i / max a, 2**-16) ** alpha
+        a     -> act_mean_abs      (in_features,)
+        s     -> channel_scales    (in_features,)
+    max and min run over the channels with a_i > 0; the others, dead ones, get s_i = 1.
+    Source: Lin et al. 2023, arXiv:2306.00978, eq. 5; docs/equations.md#awq-6.
+
+    Parameters
+    ----------
+    act_mean_abs : float32 array, shape (in_features,), >= 0
+    alpha : float in [0, 1]
+
+    Returns
+    -------
+    channel_scales : float32 array, shape (in_features,), values in [2**-8, 2**8] (one float32 rounding aside)
+        alpha = 0 gives ones exactly.
+
+    Raises
+    ------
+    ShapeError
+        If act_mean_abs is not 1-D.
+    RangeError
+        If it holds a NaN or an infinity, or alpha lies outside [0, 1].
+
+    Notes
+    -----
+    Differs from: llm-awq, where one dead channel sets min t = 1e-4 and moves the scales of all others
+    (docs/decisions.md#dead-channels).
+
+    Examples
+    --------
+    >>> candidate(np.float32([1.0, 4.0, 16.0, 0.0]), 0.5).tolist()
+    [0.5, 1.0, 2.0, 1.0]
+    """
+    _require_candidate("candidate", act_mean_abs, alpha)
+    live = act_mean_abs > 0
+    if not live.any():
+        return np.ones_like(act_mean_abs)
+    powers = np.maximum(act_mean_abs / act_mean_abs.max(), FLOOR) ** alpha
+    middle = math.sqrt(float(powers[live].max()) * float(powers[live].min()))
+    return np.where(live, powers / middle, np.float32(1.0))
+
+
+def candidate_llm_awq(act_mean_abs: F32, alpha: float) -> F32:
+    """Return the channel scales of one alpha, as llm-awq has them.
+
+    Equation [AWQ-6]  s_i = t_i / sqrt(max t * min t),   t_i = max(a_i ** alpha, 1e-4)
+
+    Shapes, dtypes and errors as `candidate`. Source: llm-awq, awq/quantize/auto_scale.py.
+
+    Examples
+    --------
+    >>> candidate_llm_awq(np.float32([1.0, 4.0, 16.0]), 0.5).tolist()
+    [0.5, 1.0, 2.0]
+    """
+    _require_candidate("candidate_llm_awq", act_mean_abs, alpha)
+    powers = np.maximum(act_mean_abs**alpha, LLM_AWQ_FLOOR)
+    scales: F32 = powers / np.sqrt(powers.max() * powers.min())
+    return scales
+
+
+CANDIDATES: dict[str, Candidate] = {"awq": candidate, "llm-awq": candidate_llm_awq}
+
+
+def pool(act_mean_abs: F32, tie: I64) -> F32:
+    """Return the mean statistic of the channels that a producer's row feeds: float32 (producer rows,).
+
+    tie : int64 (in_features,), the producer's row behind every channel, each row at least once
+    """
+    sums = np.bincount(tie, weights=act_mean_abs)  # float64
+    means: F32 = (sums / np.bincount(tie)).astype(np.float32)
+    return means
+
+
+@dataclass(frozen=True)
+class ScaleSearch:
+    """The outcome of one search.
+
+    alphas          : the alphas tried, ascending
+    losses          : the loss of each
+    alpha           : the chosen one
+    producer_scales : float32 (producer channels,), what divides the producer
+    channel_scales  : float32 (in_features,), what multiplies the consumers' columns
+    loss_rtn        : loss of round-to-nearest, all scales 1
+    """
+
+    alphas: tuple[float, ...]
+    losses: tuple[float, ...]
+    alpha: float
+    producer_scales: F32
+    channel_scales: F32
+    loss_rtn: float
+
+    @property
+    def loss(self) -> float:
+        """The loss of the chosen alpha."""
+        return self.losses[self.alphas.index(self.alpha)]
+
+
+class _Trials:
+    """Makes the scales of an alpha, and remembers what every alpha cost."""
+
+    def __init__(
+        self,
+        loss: Callable[[F32], float],
+        act_mean_abs: F32,
+        candidate: Candidate,
+        tie: I64 | None,
+        realize: Realize | None,
+    ) -> None:
+        self._loss, self._candidate, self._tie, self._realize = loss, candidate, tie, realize
+        self._statistic = act_mean_abs if tie is None else pool(act_mean_abs, tie)
+        self.losses: dict[float, float] = {}
+
+    def scales(self, alpha: float) -> tuple[F32, F32]:
+        """Return the producer's and the consumers' scales of one alpha; alpha = 0 leaves the layers alone."""
+        wanted = self._candidate(self._statistic, alpha)
+        realized = self._realize(wanted) if self._realize is not None and alpha > 0.0 else wanted
+        return wanted, realized if self._tie is None else realized[self._tie]
+
+    def run(self, alpha: float) -> float:
+        if alpha not in self.losses:
+            self.losses[alpha] = self._loss(self.scales(alpha)[1])
+        return self.losses[alpha]
+
+    def best(self) -> float:
+        """Return the smallest alpha that has the least loss."""
+        finite = [alpha for alpha in sorted(self.losses) if math.isfinite(self.losses[alpha])]
+        if not finite:
+            raise RangeError(
+                "search_channel_scales: at least one alpha must have a finite loss; got "
+                f"{list(self.losses.values())}. Check the statistics and weights for huge values."
+            )
+        return min(finite, key=self.losses.__getitem__)
+
+
+def search_channel_scales(
+    loss: Callable[[F32], float],
+    act_mean_abs: F32,
+    *,
+    alphas: Sequence[float],
+    refine: float = 0.0,
+    candidate: Candidate = candidate,
+    tie: I64 | None = None,
+    realize: Realize | None = None,
+) -> ScaleSearch:
+    """Return the channel scales with the least loss over a grid of alphas.
+
+    Parameters
+    ----------
+    loss : callable
+        channel_scales float32 (in_features,) -> float: `GramObjective`, `ModuleObjective`.
+    act_mean_abs : float32 array, shape (in_features,)
+    alphas : sequence of float in [0, 1]
+    refine : float
+        After the grid, try the best alpha - refine and + refine too. 0: the grid alone.
+    candidate : callable
+        The scales of an alpha: `candidate` or `candidate_llm_awq`.
+    tie : int64 array, shape (in_features,), or None
+        The producer's row behind every channel, where several share one (`plan.query_head_tie`).
+    realize : callable or None
+        What becomes of the scales when the producer is stored (`fold_into_norm`), so that it is judged.
+
+    Returns
+    -------
+    search : ScaleSearch
+
+    Raises
+    ------
+    RangeError
+        If there is no alpha, one lies outside [0, 1], or no loss is finite.
+
+    Notes
+    -----
+    Of equal losses the smallest alpha wins, so with 0 in the grid nothing is scaled unless it helps, and the
+    chosen loss is never above that of round-to-nearest.
+    """
+    if not alphas:
+        raise RangeError(
+            "search_channel_scales: alphas must hold at least one number; got none. (0.0,) is RTN."
+        )
+    trials = _Trials(loss, act_mean_abs, candidate, tie, realize)
+    for alpha in alphas:
+        trials.run(float(alpha))
+    loss_rtn = trials.losses[0.0] if 0.0 in trials.losses else loss(np.ones_like(act_mean_abs))
+    if refine > 0.0:
+        centre = trials.best()
+        for alpha in (round(centre - refine, 9), round(centre + refine, 9)):
+            if 0.0 < alpha <= 1.0:
+                trials.run(alpha)
+    best = trials.best()
+    tried = tuple(sorted(trials.losses))
+    losses = tuple(trials.losses[alpha] for alpha in tried)
+    return ScaleSearch(tried, losses, best, *trials.scales(best), loss_rtn)

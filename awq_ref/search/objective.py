@@ -1,0 +1,209 @@
+"""The objective: how far a layer's output moves when its weights are rounded.
+
+    gram_row_losses       per output row, from the Gram matrix: no tokens needed
+    gram_loss             their sum
+    direct_loss           the same number from the tokens (for tests and teaching)
+    quantization_errors   weight error of a scaled, clipped, quantized layer, in slabs of rows
+    row_losses            both together, for one layer
+    GramObjective         loss(channel_scales) of all layers of a site
+    ModuleObjective       the same judged on a module's output, as llm-awq does for q, k, v and gate, up
+
+Numerics: float32 products (BLAS), summed per row over 512 columns in float32, then in float64.
+Memory: one slab of ROWS rows and one product of (ROWS, PANEL), whatever the layer's size.
+Source: Lin et al. 2023, arXiv:2306.00978, eq. 4; docs/equations.md#awq-7.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+from awq_ref.checks import require_shape
+from awq_ref.dtypes import F32, F64
+from awq_ref.errors import ShapeError
+from awq_ref.search.folding import LinearFold
+
+PANEL = 512  # columns of the Gram matrix in one product
+ROWS = 1024  # rows in one product: below this BLAS repacks the Gram matrix too often
+QUANTIZER_ELEMENTS = 1 << 18  # weights handed to the quantizer at once: its temporaries stay in the cache
+
+Quantizer: TypeAlias = Callable[[F32], F32]
+ModuleRunner: TypeAlias = Callable[[Mapping[str, F32]], Iterable[F32]]
+
+
+class Statistics(Protocol):
+    """What the search needs to know of a site: see `calibration.SiteStatistics`."""
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def act_mean_abs(self) -> F32: ...
+    @property
+    def gram_sum(self) -> F32: ...
+
+
+def gram_row_losses(error: F32, gram: F32) -> F64:
+    """Return e C e^T for every row e of the error.
+
+    Equation [AWQ-7]  || X e^T ||^2 / n = e C e^T,   C = X^T X / n
+        e -> error, one row     (out_features, in_features)
+        C -> gram               (in_features, in_features), symmetric
+    Source: docs/equations.md#awq-7.
+
+    Parameters
+    ----------
+    error : float32 array, shape (out_features, in_features)
+    gram : float32 array, shape (in_features, in_features)
+        Symmetric. X^T X instead of its mean gives n times the result.
+
+    Returns
+    -------
+    losses : float64 array, shape (out_features,)
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not fit.
+
+    Notes
+    -----
+    C is symmetric: with its columns cut into panels J, sum_J e_J C_JJ e_J^T + 2 sum_(I>J) e_I C_IJ e_J^T
+    costs half of the full product, and the temporary is one panel wide.
+    """
+    require_shape("gram_row_losses", "error", error, (None, None))
+    require_shape("gram_row_losses", "gram", gram, (error.shape[1], error.shape[1]))
+    rows, in_features = error.shape
+    losses = np.zeros(rows, dtype=np.float64)
+    buffer = np.empty(rows * min(PANEL, in_features), dtype=np.float32)
+    for start in range(0, in_features, PANEL):
+        stop = min(start + PANEL, in_features)
+        part = error[:, start:stop]
+        product = buffer[: part.size].reshape(part.shape)
+        np.matmul(part, gram[start:stop, start:stop], out=product)
+        losses += np.einsum("ri,ri->r", product, part)
+        if stop < in_features:
+            np.matmul(error[:, stop:], gram[stop:, start:stop], out=product)
+            losses += 2.0 * np.einsum("ri,ri->r", product, part)
+    return losses
+
+
+def gram_loss(error: F32, gram: F32) -> float:
+    """Return tr(E C E^T), the mean over tokens of the squared output error, summed over outputs [AWQ-7].
+
+    Examples
+    --------
+    >>> gram_loss(np.float32([[1.0, 2.0]]), np.float32([[1.0, 0.5], [0.5, 3.0]]))
+    15.0
+    """
+    return float(gram_row_losses(error, gram).sum())
+
+
+def direct_loss(error: F32, x: F32) -> float:
+    """Return || X E^T ||^2 / n from the tokens x (n, in_features), in float64 [AWQ-7]."""
+    outputs = x.astype(np.float64) @ error.astype(np.float64).T  # (n, out_features)
+    return float((outputs * outputs).sum() / len(x))
+
+
+def quantization_errors(
+    weight: F32, fold: LinearFold, quantizer: Quantizer, buffer: F32
+) -> Iterator[tuple[slice, F32]]:
+    """Yield (rows, E) with E = Q(clip(W s / r)) r / s - W, the error in the original layer's terms.
+
+    E is a view of the buffer, float32 (at most ROWS, in_features): use it before the next one is asked for.
+    """
+    step = max(1, QUANTIZER_ELEMENTS // weight.shape[1])
+    for first in range(0, len(weight), len(buffer)):
+        rows = slice(first, min(first + len(buffer), len(weight)))
+        slab = buffer[: rows.stop - first]
+        for start in range(first, rows.stop, step):
+            part = slice(start, min(start + step, rows.stop))
+            error = slab[part.start - first : part.stop - first]
+            scaled = fold.scale(weight, part)
+            np.subtract(quantizer(fold.limit(scaled, part)), scaled, out=error)
+            if fold.columns is not None:
+                error /= fold.columns
+            if fold.rows is not None:
+                error *= fold.rows[part, None]
+        yield rows, slab
+
+
+def error_buffer(weights: Sequence[F32]) -> F32:
+    """Return a buffer for the slabs of any of these layers, which share in_features."""
+    rows = min(ROWS, max(len(weight) for weight in weights))
+    return np.empty((rows, weights[0].shape[1]), dtype=np.float32)
+
+
+def row_losses(weight: F32, fold: LinearFold, statistics: Statistics, quantizer: Quantizer) -> F64:
+    """Return per output row the mean squared output error of the folded, quantized layer: (out_features,)."""
+    losses = np.empty(len(weight), dtype=np.float64)
+    for rows, error in quantization_errors(weight, fold, quantizer, error_buffer([weight])):
+        losses[rows] = gram_row_losses(error, statistics.gram_sum)
+    return losses / statistics.count
+
+
+class GramObjective:
+    """loss(s) = sum_l tr(E_l C E_l^T) / sum_l out_features_l,  E_l = Q(W_l s) / s - W_l  [AWQ-7].
+
+    The mean squared error of an output element over the tokens that the statistics have seen.
+
+    Parameters
+    ----------
+    weights : sequence of float32 arrays, shape (out_features, in_features)
+        The layers that read the site.
+    statistics : Statistics
+    quantizer : callable
+        Float weights -> float weights that the integers stand for; acts on every row by itself.
+
+    Raises
+    ------
+    ShapeError
+        If the layers and the statistics do not have the same in_features.
+    """
+
+    def __init__(self, weights: Sequence[F32], statistics: Statistics, quantizer: Quantizer) -> None:
+        in_features = len(statistics.gram_sum)
+        for weight in weights:
+            require_shape("GramObjective", "weight", weight, (None, in_features))
+        self._weights, self._statistics, self._quantizer = weights, statistics, quantizer
+        self._buffer = error_buffer(weights)
+
+    def __call__(self, channel_scales: F32) -> float:
+        fold = LinearFold(columns=channel_scales)
+        total = 0.0
+        for weight in self._weights:
+            for _, error in quantization_errors(weight, fold, self._quantizer, self._buffer):
+                total += gram_loss(error, self._statistics.gram_sum)
+        return total / (self._statistics.count * sum(len(weight) for weight in self._weights))
+
+
+class ModuleObjective:
+    """loss(s) = mean squared difference of a module's output when its layers are Q(W_l s) / s.
+
+    Parameters
+    ----------
+    weights : mapping of name -> float32 array, shape (out_features, in_features)
+        The layers that read the site.
+    run : callable
+        Takes float weights by name, which replace the module's own, and yields the module's output batch by
+        batch over the calibration windows. With no weights: the module as it is.
+    quantizer : callable
+
+    Notes
+    -----
+    Numerics: differences in float32, squared and summed in float64. The original outputs are kept.
+    """
+
+    def __init__(self, weights: Mapping[str, F32], run: ModuleRunner, quantizer: Quantizer) -> None:
+        self._weights, self._run, self._quantizer = weights, run, quantizer
+        self._reference = [output.copy() for output in run({})]
+
+    def __call__(self, channel_scales: F32) -> float:
+        rounded = {n: self._quantizer(w * channel_scales) / channel_scales for n, w in self._weights.items()}
+        total, elements, batches = 0.0, 0, 0
+        for output, reference in zip(self._run(rounded), self._reference, strict=False):
+            difference = (output - reference).astype(np.float64)
+            total += float((difference * difference).sum())
+            elements, batches = elements + output.size, batches + 1
+        if batches != len(self._reference):
+            raise ShapeError(f"ModuleObjective: run must always yield {len(self._reference)} batches.")
+        return total / elements

@@ -1,0 +1,137 @@
+"""The plan: which linear layers share channel scales, and what absorbs the inverse.
+
+    ScaleGroup       one row of a plan
+    PLANS            model_type -> rows
+    plan_for         the rows of a family
+    site_inputs      for every site a linear layer to watch during calibration
+    query_head_tie   which row of v_proj feeds which input channel of o_proj
+
+To add a family: one row set in PLANS. Layers have Hugging Face's names below `model.layers.N.`.
+Source: Lin et al. 2023, arXiv:2306.00978, section 3.2; llm-awq, awq/quantize/auto_scale.py.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from awq_ref.checks import require_between
+from awq_ref.dtypes import I64
+from awq_ref.errors import RangeError, UnsupportedError
+
+
+@dataclass(frozen=True)
+class ScaleGroup:
+    """One input site: its consumers are multiplied by s, its producer is divided by s.
+
+    site          : the name under which statistics and reports go
+    producer      : the norm or linear layer whose output is the site (through an elementwise product at most)
+    producer_kind : "norm" or "linear"
+    consumers     : the linear layers that read the site
+    judged        : the module on whose output the objective "module" judges; a consumer's own name when it is
+                    the linear layer itself, where "module" and "gram" are the same number
+    tied          : the producer's rows are repeated to make the site (values under grouped queries), so that
+                    one scale serves several channels; search_block takes the index as `ties[site]`
+    """
+
+    site: str
+    producer: str
+    producer_kind: Literal["norm", "linear"]
+    consumers: tuple[str, ...]
+    judged: str
+    tied: bool = False
+
+    @property
+    def judged_itself(self) -> bool:
+        return self.judged in self.consumers
+
+
+LLAMA = (
+    ScaleGroup(
+        site="self_attn.qkv",
+        producer="input_layernorm",
+        producer_kind="norm",
+        consumers=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        judged="self_attn",
+    ),
+    ScaleGroup(
+        site="self_attn.o",
+        producer="self_attn.v_proj",
+        producer_kind="linear",
+        consumers=("self_attn.o_proj",),
+        judged="self_attn.o_proj",
+        tied=True,
+    ),
+    ScaleGroup(
+        site="mlp.gate_up",
+        producer="post_attention_layernorm",
+        producer_kind="norm",
+        consumers=("mlp.gate_proj", "mlp.up_proj"),
+        judged="mlp",
+    ),
+    ScaleGroup(
+        site="mlp.down",
+        producer="mlp.up_proj",
+        producer_kind="linear",
+        consumers=("mlp.down_proj",),
+        judged="mlp.down_proj",
+    ),
+)
+
+PLANS: dict[str, tuple[ScaleGroup, ...]] = {"llama": LLAMA}
+
+
+def plan_for(model_type: str) -> tuple[ScaleGroup, ...]:
+    """Return the plan of a family.
+
+    Raises
+    ------
+    UnsupportedError
+        If there is none; a wrong plan would change the model's function.
+    """
+    if model_type not in PLANS:
+        raise UnsupportedError(
+            f"plan_for: model_type must have a scale-sharing plan; got {model_type!r}. Known: "
+            f"{', '.join(PLANS)}. The recipe rtn needs no plan."
+        )
+    return PLANS[model_type]
+
+
+def site_inputs(plan: Iterable[ScaleGroup]) -> dict[str, str]:
+    """Return site -> the first linear layer that reads it (the others read the same array)."""
+    return {group.site: group.consumers[0] for group in plan}
+
+
+def query_head_tie(*, n_heads: int, n_kv_heads: int, head_dim: int) -> I64:
+    """Return for every input channel of o_proj the row of v_proj that feeds it.
+
+    Channel d of query head h reads row (h // (n_heads / n_kv_heads)) * head_dim + d.
+
+    Parameters
+    ----------
+    n_heads, n_kv_heads, head_dim : int
+        num_attention_heads, num_key_value_heads and head_dim of the configuration.
+
+    Returns
+    -------
+    tie : int64 array, shape (n_heads * head_dim,), values in [0, n_kv_heads * head_dim)
+
+    Raises
+    ------
+    RangeError
+        If a number is less than 1, or n_kv_heads does not divide n_heads.
+
+    Examples
+    --------
+    >>> query_head_tie(n_heads=4, n_kv_heads=2, head_dim=2).tolist()
+    [0, 1, 0, 1, 2, 3, 2, 3]
+    """
+    for name, value in (("n_heads", n_heads), ("n_kv_heads", n_kv_heads), ("head_dim", head_dim)):
+        require_between("query_head_tie", name, value, 1, 2**31)
+    if n_heads % n_kv_heads:
+        raise RangeError(
+            f"query_head_tie: n_kv_heads must divide n_heads; got n_heads={n_heads}, n_kv_heads={n_kv_heads}."
+        )
+    rows = np.arange(n_kv_heads * head_dim, dtype=np.int64).reshape(n_kv_heads, 1, head_dim)
+    return np.repeat(rows, n_heads // n_kv_heads, axis=1).ravel()  # (n_heads * head_dim,)

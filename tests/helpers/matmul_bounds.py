@@ -1,0 +1,78 @@
+"""The product of activations and a quantized layer in float64, and how far a float32 product may be from it.
+
+exact_product        y = x W^T + b in float64, from codes, scales and zero points
+factored_bound       largest error of scales and zero points outside of the inner sum [AWQ-10]
+dequantized_bound    largest error of dequantize, then multiply, both in float32
+
+Derivation. u = 2**-24 is the unit roundoff of float32 and gamma_k = k u / (1 - k u). A computed sum of products, in
+whatever order it is added and with or without fused multiply-add, is the exact sum of its terms, each times its own
+(1 + theta), |theta| <= gamma_k, where k is the largest number of roundings that a term passes (Higham 2002, lemma
+3.1). There are G groups of g weights, and P planes (2 for 3 bits, else 1). Roundings in the factored form:
+    term q x of a plane       1 product, g - 1 additions, P additions to the other plane and to -z sum(x)     g + P
+    term z x of a group       g - 1 additions, 1 product by z, P additions to the planes' sums                g + P
+    both                      1 product by the scale, G - 1 additions over groups, 1 of the bias              G + 1
+    the bias                  1 addition
+so with k = g + G + P + 1
+    |y_hat - y| <= gamma_k ( sum_g s_g sum_j (q_j + z_g) |x_j|  +  |b| ).
+Masked bytes (q times a power of two, at most 255), activations over that power, and float16 scales widened to
+float32 are exact. The two sums may cancel: the bound carries q + z where the result carries |q - z|. With the scale
+rounded into the weight first, k = n + 2 (n - 1 additions and a product, the weight's own rounding, the bias) and
+    |y_hat - y| <= gamma_k ( sum_j |q_j - z| s |x_j|  +  |b| ).
+The float64 product is off by gamma_(n+2) of float64, which one more unit in k covers for n < 2**28. Underflow is
+left out: x is 0 or at least 2**-100 in magnitude.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from awq_ref.spec import QuantizedLinear
+
+F64 = NDArray[np.float64]
+UNIT = 2.0**-24
+
+
+def gamma(k: int) -> float:
+    return k * UNIT / (1.0 - k * UNIT)
+
+
+def _by_weight(per_group: NDArray, linear: QuantizedLinear) -> F64:
+    """(out, groups) -> float64 (out, in)."""
+    return np.repeat(per_group.astype(np.float64), linear.group_size, axis=1)
+
+
+def _bias(linear: QuantizedLinear) -> F64:
+    zeros = np.zeros(linear.out_features, dtype=np.float64)
+    return zeros if linear.bias is None else linear.bias.astype(np.float64)
+
+
+def exact_product(x: NDArray, linear: QuantizedLinear) -> F64:
+    steps = linear.int_weight.astype(np.float64) - _by_weight(linear.zero_point, linear)
+    weight = steps * _by_weight(linear.scales, linear)  # exact: 9 bits times at most 24
+    return x.astype(np.float64) @ weight.T + _bias(linear)
+
+
+def factored_bound(x: NDArray, linear: QuantizedLinear) -> F64:
+    n_planes = 2 if linear.spec.bits == 3 else 1
+    k = linear.group_size + linear.n_groups + n_planes + 2
+    weight = linear.int_weight.astype(np.float64) + _by_weight(linear.zero_point, linear)
+    weight *= _by_weight(linear.scales, linear)
+    return gamma(k) * (np.abs(x).astype(np.float64) @ weight.T + np.abs(_bias(linear)))
+
+
+def dequantized_bound(x: NDArray, linear: QuantizedLinear) -> F64:
+    steps = linear.int_weight.astype(np.float64) - _by_weight(linear.zero_point, linear)
+    weight = np.abs(steps) * _by_weight(linear.scales, linear)
+    return gamma(linear.in_features + 3) * (np.abs(x).astype(np.float64) @ weight.T + np.abs(_bias(linear)))
+
+
+def random_linear(
+    spec, *, out_features: int, n_groups: int, bias: bool = False, seed: int = 0
+) -> QuantizedLinear:
+    """A QuantizedLinear of free codes, scales and zero points: no quantizer was involved."""
+    rng = np.random.default_rng(seed)
+    group = spec.group_size if spec.group_size != -1 else 131  # a prime, for one group per row
+    codes = rng.integers(0, spec.qmax + 1, (out_features, n_groups * group), dtype=np.uint8)
+    zero_point = rng.integers(0, spec.qmax + 1, (out_features, n_groups), dtype=np.uint8)
+    scales = (2.0 ** rng.uniform(-10, 0, (out_features, n_groups))).astype(spec.scale_dtype)
+    b = rng.normal(0, 1, out_features).astype(np.float32) if bias else None
+    return QuantizedLinear(codes, scales, zero_point, spec, b)

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+from helpers.assertions import assert_same_bits
+
+from awq_ref.calibration import Observed, StridedTokens, clip_token_stride, observe
+from awq_ref.errors import RangeError
+
+
+class Double:
+    in_features, out_features, resident_bytes = 2, 2, 16
+
+    def __call__(self, x):
+        return x * 2.0
+
+
+def batches(rng):
+    return [rng.integers(-5, 6, (2, 3, 2)).astype(np.float32) for _ in range(3)]
+
+
+def run_with(windows, outputs=None):
+    def run(linears):
+        for x in windows:
+            y = linears["second"](linears["first"](x))
+            if outputs is not None:
+                outputs.append(y)
+
+    return run
+
+
+def test_statistics_of_what_entered(rng):
+    windows, outputs = batches(rng), []
+    linears = {"first": Double(), "second": Double()}
+    found = observe(run_with(windows, outputs), linears, {"in": "first", "out": "second"})
+    x = np.concatenate(windows).reshape(-1, 2)
+    assert found.tokens == {}
+    assert {site: entry.count for site, entry in found.statistics.items()} == {"in": 18, "out": 18}
+    assert_same_bits(found.statistics["in"].abs_sum, np.abs(x).sum(axis=0), dtype=np.float64)
+    assert_same_bits(found.statistics["out"].abs_sum, 2 * np.abs(x).sum(axis=0), dtype=np.float64)
+    assert_same_bits(np.concatenate(outputs), np.concatenate(windows) * np.float32(4.0))
+    assert all(type(linear) is Double for linear in linears.values())
+
+
+def test_every_kth_token_is_kept_across_batches(rng):
+    windows = batches(rng)
+    found = observe(
+        run_with(windows), {"first": Double(), "second": Double()}, {"in": "first"}, token_stride=4
+    )
+    assert_same_bits(found.tokens["in"], np.concatenate(windows).reshape(-1, 2)[::4])
+
+
+def test_an_observed_layer_looks_like_the_layer():
+    observed = Observed(Double(), ())
+    assert (observed.in_features, observed.out_features, observed.resident_bytes) == (2, 2, 16)
+
+
+def test_wrong_arguments(rng):
+    with pytest.raises(RangeError, match="site in must name a linear layer; got 'third'. Known: first."):
+        observe(run_with(batches(rng)), {"first": Double()}, {"in": "third"})
+    with pytest.raises(RangeError, match="stride must lie in"):
+        StridedTokens(0)
+    with pytest.raises(RangeError, match="count must be at least 1"):
+        observe(run_with([]), {"first": Double()}, {"in": "first"})
+    bad = [np.full((1, 2), np.nan, dtype=np.float32)]
+    with pytest.raises(RangeError, match="inputs of in: the activation must be finite"):
+        observe(run_with(bad), {"first": Double(), "second": Double()}, {"in": "first"})
+
+
+@pytest.mark.parametrize(
+    ("tokens", "stride"), [(1, 1), (511, 1), (512, 1), (1023, 1), (1024, 2), (65536, 128)]
+)
+def test_stride_of_the_clip_tokens(tokens, stride):
+    assert clip_token_stride(tokens) == stride

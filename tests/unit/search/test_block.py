@@ -1,0 +1,180 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers.assertions import assert_same_bits
+from helpers.toy_block import attention, block_output, block_sites, make_block, mlp
+
+from awq_ref.calibration import SiteStatistics
+from awq_ref.errors import RangeError, ShapeError
+from awq_ref.quantize import pseudo_quantize
+from awq_ref.search import (
+    LinearFold,
+    candidate,
+    plan_for,
+    query_head_tie,
+    recipe_named,
+    round_to,
+    search_block,
+)
+from awq_ref.search.channel_scales import CANDIDATES
+from awq_ref.spec import QuantSpec
+
+SPEC = QuantSpec(bits=3, group_size=16)
+PLAN = plan_for("llama")
+
+
+def run_search(block, recipe="awq", *, spec=SPEC, **changes):
+    sites = block_sites(block)
+    first, second = (sites[site].reshape(block.x.shape) for site in ("self_attn.qkv", "mlp.gate_up"))
+
+    def run_attention(replaced):
+        for x in first:
+            yield attention(x[None], {**block.weights, **replaced}, block.n_heads, block.n_kv_heads)
+
+    def run_mlp(replaced):
+        for x in second:
+            yield mlp(x[None], {**block.weights, **replaced})
+
+    arguments = {
+        "plan": PLAN,
+        "recipe": recipe_named(recipe) if isinstance(recipe, str) else recipe,
+        "spec": spec,
+        "pseudo_quantize": pseudo_quantize,
+        "ties": {
+            "self_attn.o": query_head_tie(
+                n_heads=block.n_heads, n_kv_heads=block.n_kv_heads, head_dim=block.head_dim
+            )
+        },
+        "modules": {"self_attn": run_attention, "mlp": run_mlp},
+        "clip_tokens": sites,
+        "statistics": {site: SiteStatistics.from_inputs(x) for site, x in sites.items()},
+    } | changes
+    return search_block(block.weights, block.norms, arguments.pop("statistics"), **arguments)
+
+
+def folded(block, result):
+    """The block's float64 weights and norms after the channel scales, without clips."""
+    weights = {
+        name: replace(result.folds[name], clip=None).apply(weight).astype(np.float64)
+        for name, weight in block.weights.items()
+    }
+    return weights, {name: norm.astype(np.float64) for name, norm in result.norms.items()}
+
+
+@pytest.mark.parametrize("n_kv_heads", [1, 2, 4])
+def test_the_scaled_block_computes_the_same(monkeypatch, n_kv_heads):
+    """P-FOLD for a whole block: with powers of two as scales no fold rounds, so every bit of the output agrees."""
+
+    def power_of_two(act_mean_abs, alpha):
+        return np.exp2(np.rint(np.log2(candidate(act_mean_abs, alpha))))
+
+    monkeypatch.setitem(CANDIDATES, "awq", power_of_two)
+    block = make_block(1, n_kv_heads=n_kv_heads)
+    result = run_search(block, recipe=replace(recipe_named("awq"), alphas=(0.5,), refine=0.0))
+    exact = {name: weight.astype(np.float64) for name, weight in block.weights.items()}
+    norms = {name: norm.astype(np.float64) for name, norm in block.norms.items()}
+    x = block.x.astype(np.float64)
+    assert_same_bits(
+        block_output(block, *folded(block, result), x), block_output(block, exact, norms, x), dtype=np.float64
+    )
+
+
+@pytest.mark.parametrize("recipe", ["awq", "llm-awq"])
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_reports_are_in_order_and_gain(recipe, bits):
+    block = make_block(2)
+    result = run_search(block, recipe, spec=replace(SPEC, bits=bits))
+    assert [report.site for report in result.reports] == [group.site for group in PLAN]
+    for group, report in zip(PLAN, result.reports, strict=True):
+        assert report.linears == group.consumers
+        assert report.losses[report.alphas.index(report.alpha)] == min(report.losses)
+        assert report.alphas == tuple(sorted(report.alphas))
+        assert report.clips
+        if recipe == "awq":
+            assert report.loss_rtn == report.losses[0]
+            assert report.loss_scaled == min(report.losses) <= report.loss_rtn
+            assert report.loss_clipped <= report.loss_scaled
+
+
+def test_outlier_channels_are_what_scales_are_for():
+    report = run_search(make_block(3), spec=replace(SPEC, bits=4)).reports[0]
+    assert report.alpha > 0
+    assert report.loss_scaled < 0.5 * report.loss_rtn
+
+
+@pytest.mark.parametrize("norm_dtype", ["float16", "bfloat16"])
+def test_norms_come_back_as_they_are_stored(norm_dtype):
+    result = run_search(make_block(4), norm_dtype=norm_dtype)
+    for norm in result.norms.values():
+        assert_same_bits(round_to(norm, norm_dtype), norm)
+
+
+def test_clips_have_one_limit_per_row_and_group():
+    block = make_block(5)
+    result = run_search(block)
+    shapes = {name: clip.shape for report in result.reports for name, clip in report.clips.items()}
+    assert shapes == {
+        name: (len(weight), weight.shape[1] // 16)
+        for name, weight in block.weights.items()
+        if name not in ("self_attn.q_proj", "self_attn.k_proj")
+    }
+    for report in result.reports:
+        for name, clip in report.clips.items():
+            groups = np.abs(result.folds[name].apply(block.weights[name])).reshape(*clip.shape, -1)
+            assert (groups.max(axis=2) <= clip).all()
+
+
+def test_the_reported_loss_is_that_of_the_stored_weights():
+    block = make_block(6, n_kv_heads=4)
+    result = run_search(block)
+    report = result.reports[3]
+    fold, weight = result.folds["mlp.down_proj"], block.weights["mlp.down_proj"]
+    stored = pseudo_quantize(fold.apply(weight), spec=SPEC).astype(np.float64) / fold.columns
+    outputs = block_sites(block)["mlp.down"].astype(np.float64) @ (stored - weight).T
+    # 96 tokens, 48 channels: P-GRAM's bound on cancelling terms, measured against the loss
+    assert report.loss_clipped == pytest.approx((outputs**2).mean(), rel=200 * 2.0**-24 * 50)
+
+
+def test_llm_awq_does_not_scale_v_to_o_under_grouped_queries():
+    grouped = run_search(make_block(7, n_kv_heads=2), "llm-awq", ties={})
+    assert grouped.reports[1].alphas == (0.0,)
+    assert grouped.folds["self_attn.v_proj"].rows is None
+    equal = run_search(make_block(7, n_kv_heads=4), "llm-awq", ties={})
+    assert len(equal.reports[1].alphas) == 20
+
+
+def test_rtn_needs_no_statistics():
+    block = make_block(8)
+    result = run_search(block, "rtn", statistics={})
+    assert result.reports == ()
+    assert result.folds == dict.fromkeys(block.weights, LinearFold())
+    for name, norm in block.norms.items():
+        assert_same_bits(result.norms[name], norm)
+
+
+def test_rtn_reports_its_loss_when_there_are_statistics():
+    report = run_search(make_block(8), "rtn").reports[0]
+    assert (report.alphas, report.alpha, report.clips) == ((0.0,), 0.0, {})
+    assert report.losses == (report.loss_rtn,)
+    assert report.loss_rtn == report.loss_scaled == report.loss_clipped > 0
+
+
+def test_what_is_missing_is_named():
+    block = make_block(9)
+    for what in ("statistics", "modules", "clip_tokens"):
+        with pytest.raises(RangeError, match=rf"search_block: {what} must hold .*; missing: "):
+            run_search(block, "llm-awq", **{what: {"mlp.elsewhere": None}})
+    with pytest.raises(ShapeError, match=r"self_attn.v_proj must have as many .*ties\['self_attn.o'\]"):
+        run_search(block, ties={})
+    del block.norms["input_layernorm"]
+    with pytest.raises(RangeError, match="norms must hold .*; missing: input_layernorm"):
+        search_block(
+            block.weights,
+            block.norms,
+            {"a": None},
+            plan=PLAN,
+            recipe=recipe_named("awq"),
+            spec=SPEC,
+            pseudo_quantize=pseudo_quantize,
+        )

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+from helpers.assertions import assert_same_bits
+
+from awq_ref.errors import RangeError, UnsupportedError
+from awq_ref.search import plan_for, query_head_tie, site_inputs
+
+
+def test_every_linear_of_a_llama_block_reads_one_site():
+    consumers = [name for group in plan_for("llama") for name in group.consumers]
+    assert consumers == [
+        "self_attn.q_proj",
+        "self_attn.k_proj",
+        "self_attn.v_proj",
+        "self_attn.o_proj",
+        "mlp.gate_proj",
+        "mlp.up_proj",
+        "mlp.down_proj",
+    ]
+
+
+def test_what_absorbs_the_scales():
+    rows = {group.site: (group.producer, group.producer_kind, group.tied) for group in plan_for("llama")}
+    assert rows == {
+        "self_attn.qkv": ("input_layernorm", "norm", False),
+        "self_attn.o": ("self_attn.v_proj", "linear", True),
+        "mlp.gate_up": ("post_attention_layernorm", "norm", False),
+        "mlp.down": ("mlp.up_proj", "linear", False),
+    }
+
+
+def test_site_inputs_names_one_layer_per_site():
+    assert site_inputs(plan_for("llama")) == {
+        "self_attn.qkv": "self_attn.q_proj",
+        "self_attn.o": "self_attn.o_proj",
+        "mlp.gate_up": "mlp.gate_proj",
+        "mlp.down": "mlp.down_proj",
+    }
+
+
+def test_an_unknown_family():
+    with pytest.raises(UnsupportedError, match="got 'mamba'. Known: llama"):
+        plan_for("mamba")
+
+
+def test_query_heads_share_the_rows_of_their_kv_head():
+    tie = query_head_tie(n_heads=6, n_kv_heads=2, head_dim=2)
+    assert_same_bits(tie, [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3], dtype=np.int64)
+
+
+def test_without_grouped_queries_every_channel_has_its_row():
+    assert_same_bits(query_head_tie(n_heads=3, n_kv_heads=3, head_dim=2), [0, 1, 2, 3, 4, 5], dtype=np.int64)
+
+
+def test_heads_that_do_not_divide():
+    with pytest.raises(RangeError, match="n_kv_heads must divide n_heads; got n_heads=6, n_kv_heads=4"):
+        query_head_tie(n_heads=6, n_kv_heads=4, head_dim=2)
+    with pytest.raises(RangeError, match="head_dim must lie in"):
+        query_head_tie(n_heads=6, n_kv_heads=2, head_dim=0)

@@ -1,0 +1,55 @@
+import pytest
+
+from awq_ref.errors import RangeError
+from awq_ref.search import RECIPES, recipe_named
+from awq_ref.search.channel_scales import CANDIDATES
+from awq_ref.spec import QuantSpec
+
+SPEC = QuantSpec(bits=4, group_size=32)
+
+
+def test_rtn_searches_nothing():
+    assert not recipe_named("rtn").searches
+    assert not recipe_named("rtn").clips("mlp.up_proj")
+    assert recipe_named("rtn").storage_spec(SPEC) == SPEC
+
+
+def test_awq_tries_identity_and_one_and_judges_what_is_stored():
+    recipe = recipe_named("awq")
+    assert recipe.searches
+    assert {0.0, 1.0} <= set(recipe.alphas)
+    assert recipe.search_spec(SPEC) == recipe.storage_spec(SPEC) == SPEC
+    clipped = [name for name in ("q_proj", "k_proj", "v_proj", "o_proj") if recipe.clips(f"self_attn.{name}")]
+    assert clipped == ["v_proj", "o_proj"]
+
+
+def test_llm_awq_is_the_published_row():
+    recipe = recipe_named("llm-awq")
+    assert recipe.alphas == tuple(i / 20 for i in range(20))
+    assert recipe.refine == 0.0
+    assert (recipe.candidates, recipe.objective) == ("llm-awq", "module")
+    assert (recipe.tied_sites, recipe.fold, recipe.clip_guard) == ("skip", "plain", False)
+    assert recipe.clip_ratios == tuple(1 - i / 20 for i in range(10))
+    assert recipe.clip_tokens == 512
+    assert recipe.storage_spec(SPEC) == QuantSpec(bits=4, group_size=32, range_rule="minmax")
+    assert recipe.search_spec(SPEC).scale_dtype == "float32"
+
+
+def test_llm_awq_skips_by_substring():
+    recipe = recipe_named("llm-awq")
+    assert recipe.clips("mlp.down_proj")
+    assert not recipe.clips("self_attn.k_proj")
+    assert not recipe.clips("block_sparse_moe.experts.0.w1")  # the quirk: "k_" of "block_"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_rows_are_filed_under_their_names_and_name_what_exists(name):
+    recipe = recipe_named(name)
+    assert recipe.name == name
+    assert recipe.candidates in CANDIDATES
+    assert recipe.clip_ratios[:1] in ((), (1.0,))
+
+
+def test_an_unknown_recipe():
+    with pytest.raises(RangeError, match="recipe must be one of 'rtn', 'awq', 'llm-awq'; got 'hqq'"):
+        recipe_named("hqq")
