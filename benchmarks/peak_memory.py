@@ -1,6 +1,7 @@
 """Peak memory of quantize_model on a synthetic checkpoint of 1.1 billion parameters (TinyLlama's shapes).
 
     python benchmarks/peak_memory.py --work build/peak_memory [--layers 22] [--samples 8] [--seq-len 256] [--recipe awq]
+    python benchmarks/peak_memory.py --quick
 
 Writes the checkpoint (random bfloat16 weights, 2.2 GB, kept for the next run), quantizes it in a process of its own,
 and compares that process's peak resident size with the promise
@@ -15,6 +16,7 @@ interpreter   peak size of a process that only imports awq_ref's pipeline
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -80,7 +82,7 @@ def run_child(options: dict[str, object]) -> int:
     return int(done.stdout.split()[-1])
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -89,42 +91,43 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8)
     parser.add_argument("--seq-len", type=int, default=256)
     parser.add_argument("--recipe", default="awq")
-    arguments = parser.parse_args()
-    hidden, inner, vocab = CONFIG["hidden_size"], CONFIG["intermediate_size"], CONFIG["vocab_size"]
-    source = arguments.work / f"synthetic-{arguments.layers}"
+    parser.add_argument("--quick", action="store_true", help="two layers: shows the way, proves little")
+    given = parser.parse_args()
+    if given.quick:
+        given.layers, given.samples = 2, 2
+    return given
+
+
+def promised_parts(samples: int, seq_len: int) -> dict[str, int]:
+    """Return the bytes of the promise's parts that follow from the shapes."""
+    hidden, inner = CONFIG["hidden_size"], CONFIG["intermediate_size"]
+    key_value = hidden // CONFIG["num_attention_heads"] * CONFIG["num_key_value_heads"]
+    block = 4 * (2 * hidden * hidden + 2 * key_value * hidden + 3 * hidden * inner + 2 * hidden)
+    return {
+        "3 x largest block, float32": 3 * block,
+        "activations": 4 * samples * seq_len * hidden,
+        "embeddings": 2 * CONFIG["vocab_size"] * hidden,
+    }
+
+
+def main() -> None:
+    given = arguments()
+    source, target = given.work / f"synthetic-{given.layers}", given.work / f"quantized-{os.getpid()}"
     if not source.exists():
-        arguments.work.mkdir(parents=True, exist_ok=True)
-        write_checkpoint(source, arguments.layers)
-    target = arguments.work / f"quantized-{os.getpid()}"
-    options = {"source": str(source), "target": str(target), "recipe": arguments.recipe}
-    options |= {"windows": [arguments.samples, arguments.seq_len], "vocab": vocab}
-    interpreter = run_child({})
+        given.work.mkdir(parents=True, exist_ok=True)
+        print(f"{write_checkpoint(source, given.layers):,} random parameters written to {source}")
+    options = {"source": str(source), "target": str(target), "recipe": given.recipe}
+    options |= {"windows": [given.samples, given.seq_len], "vocab": CONFIG["vocab_size"]}
+    parts = promised_parts(given.samples, given.seq_len) | {"interpreter": run_child({})}
+    promise = sum(parts.values())
     started = time.perf_counter()
     peak = run_child(options)
     seconds = time.perf_counter() - started
-    key_value = hidden // CONFIG["num_attention_heads"] * CONFIG["num_key_value_heads"]
-    block = 4 * (2 * hidden * hidden + 2 * key_value * hidden + 3 * hidden * inner + 2 * hidden)
-    activations = 4 * arguments.samples * arguments.seq_len * hidden
-    embeddings = 2 * vocab * hidden
-    promise = 3 * block + activations + embeddings + interpreter
-    n_parameters = arguments.layers * block // 4 + 2 * vocab * hidden + hidden
-    rows = {
-        "parameters": f"{n_parameters:,}",
-        "largest block, float32": f"{block / 2**20:.0f} MiB",
-        "activations": f"{activations / 2**20:.0f} MiB",
-        "embeddings": f"{embeddings / 2**20:.0f} MiB",
-        "interpreter": f"{interpreter / 2**20:.0f} MiB",
-        "promise": f"{promise / 2**20:.0f} MiB",
-        "peak measured": f"{peak / 2**20:.0f} MiB ({peak / promise:.0%} of the promise)",
-        "time": f"{seconds:.0f} s",
-        "swap, page cache": "not counted: ru_maxrss is the process's resident set",
-    }
-    width = max(map(len, rows))
-    for name, value in rows.items():
-        print(f"{name:<{width}}  {value}")
-    for file in target.iterdir():
-        file.unlink()
-    target.rmdir()
+    shutil.rmtree(target)
+    print("| part | MiB |\n| :--- | ---: |")
+    for name, n_bytes in (parts | {"promise": promise, "peak measured": peak}).items():
+        print(f"| {name} | {n_bytes / 2**20:.0f} |")
+    print(f"\n{peak / promise:.0%} of the promise, {seconds:.0f} s for {given.layers} blocks")
     sys.exit(peak > promise)
 
 

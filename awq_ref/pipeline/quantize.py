@@ -156,9 +156,11 @@ def _write_papers(checkpoint: Checkpoint, folder: Path, name: str, report: Quant
         spec=report.spec,
         layout=report.layout,
         recipe=report.recipe,
-        calibration="none"
-        if not seen
-        else f"{seen['windows']} windows of {seen['seq_len']} tokens, {seen['source']}",
+        calibration=(
+            f"{seen['windows']} windows of {seen['seq_len']} tokens, {seen['source']}, sha256 {seen['sha256']}"
+            if seen
+            else "none"
+        ),
         version=__version__,
         license_name=source_license(checkpoint.folder),
     )

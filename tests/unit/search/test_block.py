@@ -114,11 +114,7 @@ def test_clips_have_one_limit_per_row_and_group():
     block = make_block(5)
     result = run_search(block)
     shapes = {name: clip.shape for report in result.reports for name, clip in report.clips.items()}
-    assert shapes == {
-        name: (len(weight), weight.shape[1] // 16)
-        for name, weight in block.weights.items()
-        if name not in ("self_attn.q_proj", "self_attn.k_proj")
-    }
+    assert shapes == {name: (len(weight), weight.shape[1] // 16) for name, weight in block.weights.items()}
     for report in result.reports:
         for name, clip in report.clips.items():
             groups = np.abs(result.folds[name].apply(block.weights[name])).reshape(*clip.shape, -1)
@@ -178,3 +174,10 @@ def test_what_is_missing_is_named():
             spec=SPEC,
             pseudo_quantize=pseudo_quantize,
         )
+
+
+def test_layers_that_the_recipe_skips_are_not_clipped():
+    result = run_search(make_block(5), recipe=replace(recipe_named("awq"), clip_skips=("q_proj", "mlp")))
+    clipped = [name for name, fold in result.folds.items() if fold.clip is not None]
+    assert clipped == ["self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
+    assert result.reports[2].loss_clipped == result.reports[2].loss_scaled
