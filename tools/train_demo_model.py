@@ -87,32 +87,20 @@ class Schedule:
     decay_share: float = 0.6  # of the steps, at the end
     stdlib_share: float = 0.4  # of the windows; in the last tenth all windows are the library's own
     seed: int = 1
-    noisy_steps: int = (
-        260  # after the others: weights carry rounding noise, the rate falls again, from noisy_rate
-    )
-    noisy_rate: float = 1.5e-3
-    noise_bits: int = 4  # the noise is as wide as a rounding step of this many bits
-    noise_group: int = 128  # in groups of this many weights
-
-    @property
-    def main_steps(self) -> int:
-        return self.tokens // self.tokens_per_step
 
     @property
     def steps(self) -> int:
-        return self.main_steps + self.noisy_steps
+        return self.tokens // self.tokens_per_step
 
     def window_at(self, step: int) -> int:
-        return self.last_window if step >= 0.8 * self.main_steps else self.window
+        return self.last_window if step >= 0.8 * self.steps else self.window
 
     def factor(self, step: int) -> float:
         """Learning rate of a step as a share of the peak."""
-        decay_from = self.main_steps * (1 - self.decay_share)
+        decay_from = self.steps * (1 - self.decay_share)
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
-        if step >= self.main_steps:
-            return self.noisy_rate / self.peak_rate * (self.steps - step) / self.noisy_steps
-        return min(1.0, (self.main_steps - step) / (self.main_steps - decay_from))
+        return min(1.0, (self.steps - step) / (self.steps - decay_from))
 
 
 # ---- text -----------------------------------------------------------------------------------------------------------
@@ -354,37 +342,12 @@ def batches(schedule: Schedule, data: dict[str, np.ndarray]) -> Iterator[np.ndar
     library = Windows(data["library"], schedule.seed + 1)
     others = Windows(data["tests_and_packages"], schedule.seed + 2)
     for step in range(schedule.steps):
-        share = 1.0 if step >= 0.9 * schedule.main_steps else schedule.stdlib_share
+        share = 1.0 if step >= 0.9 * schedule.steps else schedule.stdlib_share
         length = schedule.window_at(step)
         sources = [
             library if choose.random() < share else others for _ in range(schedule.tokens_per_step // length)
         ]
         yield np.stack([source.next(length) for source in sources])
-
-
-@contextlib.contextmanager
-def rounding_noise(model: Llama, schedule: Schedule, step: int) -> Iterator[None]:
-    """Give the blocks' matrices uniform noise of plus or minus half a rounding step, for one forward and backward pass.
-
-    Weights that have seen it lie where the loss is flat, and so survive being rounded.
-    """
-    if step < schedule.main_steps:
-        yield
-        return
-    matrices = [p for p in model.layers.parameters() if p.ndim == 2]
-    saved = [p.detach().clone() for p in matrices]
-    generator = torch.Generator(device=matrices[0].device).manual_seed(1_000_003 * schedule.seed + step)
-    with torch.no_grad():
-        for p in matrices:
-            groups = p.view(len(p), -1, schedule.noise_group)  # (rows, groups, noise_group), a view
-            width = (groups.amax(-1, keepdim=True) - groups.amin(-1, keepdim=True)) / (
-                2**schedule.noise_bits - 1
-            )
-            groups += width * (torch.rand(groups.shape, generator=generator, device=p.device) - 0.5)
-    yield
-    with torch.no_grad():
-        for p, original in zip(matrices, saved, strict=True):
-            p.copy_(original)
 
 
 @torch.no_grad()
@@ -421,10 +384,9 @@ def train(model: Llama, schedule: Schedule, data: dict[str, np.ndarray], work: P
         if step < first:
             continue
         x = torch.from_numpy(batch).to(device)
-        with rounding_noise(model, schedule, step):
-            with torch.autocast(device, dtype=torch.bfloat16):
-                loss = compiled(x[:, :-1], x[:, 1:])
-            loss.backward()
+        with torch.autocast(device, dtype=torch.bfloat16):
+            loss = compiled(x[:, :-1], x[:, 1:])
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for tool in tools:
             for group in tool.param_groups:
@@ -513,8 +475,7 @@ def model_card(
         other_tokens=len(data["tests_and_packages"]), packages=", ".join(PACKAGES), split=percent,
         split_names=", ".join(corpus.SPLIT_PERCENT), overlap=LARGEST_OVERLAP, shingle=SHINGLE_LINES,
         rate=schedule.peak_rate, step_tokens=schedule.tokens_per_step, first_window=schedule.window,
-        decay=schedule.decay_share, noisy_steps=schedule.noisy_steps, noise_bits=schedule.noise_bits,
-        noise_group=schedule.noise_group, device=device, curve=loss_curve(work / "log.jsonl"),
+        decay=schedule.decay_share, device=device, curve=loss_curve(work / "log.jsonl"),
     )  # fmt: skip
 
 
