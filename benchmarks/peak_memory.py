@@ -10,7 +10,7 @@ and compares that process's peak resident size with the promise
 
 activations   hidden states of all calibration tokens, float32
 embeddings    the token embedding as the checkpoint stores it (its rows may be mapped while they are gathered)
-interpreter   peak size of a process that only imports awq_ref's pipeline
+interpreter   peak size (Linux: VmHWM) of a process that only imports awq_ref's pipeline
 """
 
 import argparse
@@ -40,7 +40,7 @@ CONFIG = {
     "torch_dtype": "bfloat16",
 }
 CHILD = """
-import json, resource, sys
+import json, sys
 import numpy as np
 import awq_ref.pipeline
 options = json.loads(sys.argv[1])
@@ -49,7 +49,9 @@ if options:
     awq_ref.pipeline.quantize_model(
         options["source"], options["target"], recipe=options["recipe"], calibration=ids, shown=True
     )
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+# VmHWM, not ru_maxrss: the latter begins with the size of the process that started this one.
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(int(status["VmHWM"].split()[0]) * 1024)
 """
 
 

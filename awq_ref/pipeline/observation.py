@@ -208,7 +208,10 @@ def observed_blocks(
         with located(block_prefix(config, layer).rstrip(".")):
             observations = observe(run, block.linears, sites, token_stride=stride)
         modules = module_runners(block, config, context, hidden) if judged else {}
-        yield ObservedBlock(layer, block, observations, modules)
+        found = ObservedBlock(layer, block, observations, modules)
+        del block, observations, modules
+        yield found
+        del found  # before the next block is read
         hidden = after
 
 
@@ -272,8 +275,8 @@ def calibrate(
     )
     sites: dict[str, SiteStatistics] = {}
     blocks = observed_blocks(checkpoint, config, windows)
-    for found in progress(
-        blocks, total=config.num_hidden_layers, label="calibrate", unit="block", shown=shown
-    ):
-        sites |= {f"{found.layer}.{site}": entry for site, entry in found.observations.statistics.items()}
+    n_layers = config.num_hidden_layers
+    for layer in progress(range(n_layers), total=n_layers, label="calibrate", unit="block", shown=shown):
+        statistics = next(blocks).observations.statistics
+        sites |= {f"{layer}.{site}": entry for site, entry in statistics.items()}
     return ModelStatistics(sites, fingerprint)

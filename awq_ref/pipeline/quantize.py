@@ -253,13 +253,15 @@ def quantize_model(
                 seq_len=length,
                 vocab_size=config.vocab_size,
             )
-        blocks = progress(
-            _blocks(job, windows, statistics),
+        blocks = _blocks(job, windows, statistics)
+        steps = progress(
+            range(config.num_hidden_layers),
             total=config.num_hidden_layers, label=f"quantize {recipe}", unit="block", shown=shown,
         )  # fmt: skip
         with ShardWriter(folder, max_shard_bytes=max_shard_bytes) as writer:
             _copy_outer(checkpoint, config, writer)
-            layers = tuple(_quantize_block(job, found, writer) for found in blocks)
+            # No name may keep a block while the next one is read: that would be two in memory.
+            layers = tuple(_quantize_block(job, next(blocks), writer) for _ in steps)
         report = QuantizationReport(
             recipe=recipe,
             spec=spec,
