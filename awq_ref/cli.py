@@ -37,8 +37,6 @@ def _quantize(arguments: argparse.Namespace) -> int:
         report.save(arguments.report)
     if report.layers and arguments.verbose:
         print(report.table(), end="\n\n")
-    for note in report.notes:
-        print(f"note: {note}")
     size = format_bytes(folder_bytes(arguments.out))
     print(
         f"{arguments.out}: recipe {report.recipe}, INT{report.spec.bits}, {report.bits_per_weight:.3f} bits per "

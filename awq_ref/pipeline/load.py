@@ -204,6 +204,11 @@ def _residency_note(blocks: list[Block], quantized: bool) -> str:
     return f"linears: {', '.join(parts)}" if quantized else f"float32 linears: {len(linears)}"
 
 
+def open_tokenizer(path: str | Path) -> Tokenizer | None:
+    """Return the folder's tokenizer, or None if it has none."""
+    return Tokenizer.load(path) if (Path(path) / "tokenizer.json").is_file() else None
+
+
 def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
     """Load a float or quantized checkpoint folder.
 
@@ -245,5 +250,5 @@ def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
     decoder = Decoder(
         config, embed_tokens, blocks, checkpoint.read(f"{family.final_norm}.weight"), DenseLinear(head)
     )
-    tokenizer = Tokenizer.load(path) if (Path(path) / "tokenizer.json").is_file() else None
+    tokenizer = open_tokenizer(path)
     return Model(decoder, tokenizer, quantization, _residency_note(blocks, quantization is not None))

@@ -41,12 +41,11 @@ from awq_ref.model import (
     model_tensor_shapes,
 )
 from awq_ref.model.ops import NORMS
-from awq_ref.pipeline.load import read_block
+from awq_ref.pipeline.load import open_tokenizer, read_block
 from awq_ref.pipeline.texts import Calibration, calibration_windows
 from awq_ref.report.progress import progress
 from awq_ref.search import Recipe, plan_for, site_inputs
 from awq_ref.spec import LinearOperator
-from awq_ref.text import Tokenizer
 
 BATCH_TOKENS = 2048  # tokens that go through a block at a time
 EMBEDDING_ROWS = 4096  # rows of the embedding that are read at a time
@@ -79,11 +78,6 @@ def open_float(path: str | Path) -> tuple[Checkpoint, ModelConfig]:
     config = ModelConfig.from_json(checkpoint.config)
     checkpoint.check_complete(model_tensor_shapes(config))
     return checkpoint, config
-
-
-def open_tokenizer(path: str | Path) -> Tokenizer | None:
-    """Return the folder's tokenizer, or None if it has none."""
-    return Tokenizer.load(path) if (Path(path) / "tokenizer.json").is_file() else None
 
 
 def embed_windows(checkpoint: Checkpoint, config: ModelConfig, windows: I64) -> F32:

@@ -33,7 +33,7 @@ from awq_ref.model import ModelConfig, block_prefix, outer_tensor_shapes
 from awq_ref.pack import pack_linear
 from awq_ref.pipeline.describe import mean_bits_per_weight
 from awq_ref.pipeline.fit import choose_layout, require_group_sizes, require_layout
-from awq_ref.pipeline.load import read_block
+from awq_ref.pipeline.load import open_tokenizer, read_block
 from awq_ref.pipeline.observation import (
     EMBEDDING_ROWS,
     ModelStatistics,
@@ -41,7 +41,6 @@ from awq_ref.pipeline.observation import (
     located,
     observed_blocks,
     open_float,
-    open_tokenizer,
 )
 from awq_ref.pipeline.texts import Calibration, calibration_windows
 from awq_ref.quantize import pseudo_quantize, quantize_linear

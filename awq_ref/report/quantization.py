@@ -8,7 +8,7 @@ Saved as one safetensors file: arrays as tensors, everything else as JSON in its
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,6 @@ class QuantizationReport:
     layers: tuple[LayerReport, ...]
     bits_per_weight: float
     seconds: float = 0.0
-    notes: tuple[str, ...] = field(default=())
 
     def sites(self) -> Iterator[tuple[int, SiteReport]]:
         """Yield (layer, site report) in the order of the data."""
@@ -106,8 +105,8 @@ class QuantizationReport:
             )
             for x in document.pop("layers")
         )
-        spec, notes = QuantSpec(**document.pop("spec")), tuple(document.pop("notes"))
-        return cls(spec=spec, layers=layers, notes=notes, **document)
+        spec = QuantSpec(**document.pop("spec"))
+        return cls(spec=spec, layers=layers, **document)
 
 
 def _gains(site: SiteReport) -> list[str]:

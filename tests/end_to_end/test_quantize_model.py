@@ -15,6 +15,9 @@ from awq_ref.errors import OutputError, UnsupportedError
 from awq_ref.pipeline import ModelStatistics
 
 GROUP = 16
+# 8 bits, groups of 8 normal weights (range about 2.9 deviations): 2.9 / (sqrt(12) * 255) = 0.33 % of noise per linear,
+# some ten linears add up in squares: 1 %. Twice that.
+EIGHT_BIT_ERROR = 0.02
 IDS = np.random.default_rng(5).integers(0, 250, (4, 32))
 
 
@@ -109,7 +112,7 @@ def test_the_fold_alone_changes_nothing(tmp_path, dtype):
     wanted = awq_ref.load_model(tmp_path / "model").logits(IDS)
     for recipe in ("awq", "rtn"):
         logits = awq_ref.load_model(tmp_path / recipe).logits(IDS)
-        assert np.linalg.norm(logits - wanted) < 0.02 * np.linalg.norm(wanted)
+        assert np.linalg.norm(logits - wanted) < EIGHT_BIT_ERROR * np.linalg.norm(wanted)
 
 
 def test_no_site_loses_to_round_to_nearest(source, tmp_path):
@@ -160,7 +163,7 @@ def test_biases_follow_the_fold(tmp_path):
     quantize(tmp_path / "biased", tmp_path / "out", bits=8, group_size=8)
     wanted = awq_ref.load_model(tmp_path / "biased").logits(IDS)
     logits = awq_ref.load_model(tmp_path / "out").logits(IDS)
-    assert np.linalg.norm(logits - wanted) < 0.02 * np.linalg.norm(wanted)
+    assert np.linalg.norm(logits - wanted) < EIGHT_BIT_ERROR * np.linalg.norm(wanted)
 
 
 def test_a_quantized_model_is_not_quantized_again(source, tmp_path):
