@@ -42,3 +42,7 @@ class OutputError(AwqRefError, OSError):
 
 class CorpusError(AwqRefError, ValueError):
     """Text for calibration or evaluation is missing, empty, too short or not UTF-8."""
+
+
+class CalibrationWarning(UserWarning):
+    """Calibration that works, but less well than it could; the message says what it costs."""

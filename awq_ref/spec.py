@@ -1,6 +1,7 @@
 """The records that travel between the rooms.
 
 QuantSpec         how weights become integers: bits, group size, symmetric or not, range rule, scale dtype
+Rounding          how a weight finds its integer on the grid: to the nearest, or with error feedback
 QuantizedLinear   one linear layer as integers, scales and zero points, before packing
 LinearOperator    what the decoder asks of a linear layer, however its weights are stored
 """
@@ -70,6 +71,53 @@ class QuantSpec:
     @property
     def symmetric_zero_point(self) -> int:
         return int(2 ** (self.bits - 1))
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How the weights of a layer become integers, once their channel scales are folded in.
+
+    Parameters
+    ----------
+    method : "nearest" or "feedback"
+        Each weight by itself, or GPTQ: the weights after it mend what rounding one breaks.
+    act_order : bool
+        Feedback in the order of falling activations, on grids that are fixed before it starts ("static groups").
+    searched_ranges : bool
+        Both ends of a group's range are searched for; else they are its extreme weights.
+    descent : int
+        Passes of coordinate descent over the integers afterwards.
+    guard : bool
+        Rows that round-to-nearest serves better keep its integers.
+    damping : float
+        Share of the Gram matrix's mean diagonal that is added to it.
+
+    Raises
+    ------
+    RangeError
+        If a field is none of these, or one that needs feedback is set without it.
+    """
+
+    method: Literal["nearest", "feedback"] = "nearest"
+    act_order: bool = False
+    searched_ranges: bool = False
+    descent: int = 0
+    guard: bool = False
+    damping: float = 0.01
+
+    def __post_init__(self) -> None:
+        require_one_of("Rounding", "method", self.method, ("nearest", "feedback"))
+        require_between("Rounding", "descent", self.descent, 0, 2**31)
+        require_between("Rounding", "damping", self.damping, 0.0, 1.0)
+        if not self.feeds_back and (self.act_order or self.searched_ranges or self.descent or self.guard):
+            raise RangeError(
+                "Rounding: act_order, searched_ranges, descent and guard need method='feedback'."
+            )
+
+    @property
+    def feeds_back(self) -> bool:
+        """True where the Gram matrix of the inputs is needed."""
+        return self.method == "feedback"
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,14 @@ from awq_ref.pipeline.observation import (
     observed_blocks,
     open_float,
 )
+from awq_ref.pipeline.rounding import round_site
 from awq_ref.pipeline.texts import Calibration, calibration_windows
-from awq_ref.quantize import pseudo_quantize, quantize_linear
+from awq_ref.quantize import pseudo_quantize
 from awq_ref.report.progress import progress
 from awq_ref.report.quantization import LayerReport, QuantizationReport
 from awq_ref.search import (
     BlockResult,
+    LinearFold,
     Recipe,
     plan_for,
     query_head_tie,
@@ -55,7 +57,7 @@ from awq_ref.search import (
     search_block,
 )
 from awq_ref.search.folding import StorageDtype
-from awq_ref.spec import QuantSpec
+from awq_ref.spec import QuantizedLinear, QuantSpec
 
 # The dtype in which norms are stored, by the name it has in a safetensors header.
 NORM_DTYPES: dict[str, StorageDtype] = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
@@ -116,22 +118,36 @@ def _search(job: _Job, found: ObservedBlock, prefix: str) -> BlockResult:
         )
 
 
+def _write_linear(
+    job: _Job, writer: ShardWriter, place: str, linear: QuantizedLinear, fold: LinearFold
+) -> None:
+    for end, array in pack_linear(linear, job.layout).items():
+        writer.add(f"{place}.{end}", array)
+    bias = f"{place}.bias"
+    if bias in job.checkpoint:
+        writer.add(bias, fold.apply_bias(job.checkpoint.read(bias)), dtype=job.stored_dtype(bias))
+
+
 def _quantize_block(job: _Job, found: ObservedBlock, writer: ShardWriter) -> LayerReport:
     """Search, fold, quantize, pack and write one block."""
     prefix = block_prefix(job.config, found.layer)
     result = _search(job, found, prefix)
     for name, norm in result.norms.items():
         writer.add(f"{prefix}{name}.weight", norm, dtype=job.stored_dtype(f"{prefix}{name}.weight"))
-    for name, weight in found.weights().items():
-        fold = result.folds[name]
-        with located(f"{prefix}{name}"):
-            linear = quantize_linear(fold.apply(weight), spec=job.spec)
-        for end, array in pack_linear(linear, job.layout).items():
-            writer.add(f"{prefix}{name}.{end}", array)
-        bias = f"{prefix}{name}.bias"
-        if bias in job.checkpoint:
-            writer.add(bias, fold.apply_bias(job.checkpoint.read(bias)), dtype=job.stored_dtype(bias))
-    return LayerReport(found.layer, result.reports)
+    weights, known = found.weights(), found.observations.statistics
+    reports = {report.site: report for report in result.reports}
+    sites = {site: report.linears for site, report in reports.items()} or {n: (n,) for n in weights}
+    for site, names in sites.items():
+        with located(f"{prefix}{', '.join(names)}"):
+            rounded = round_site(
+                {name: weights[name] for name in names}, result.folds, known.get(site),
+                spec=job.spec, rounding=job.recipe.rounding,
+            )  # fmt: skip
+        for name, linear in rounded.linears.items():
+            _write_linear(job, writer, f"{prefix}{name}", linear, result.folds[name])
+        if site in reports:
+            reports[site] = replace(reports[site], loss_rounded=rounded.loss, damping=rounded.damping)
+    return LayerReport(found.layer, tuple(reports.values()))
 
 
 def _require_statistics_fit(recipe: Recipe, statistics: ModelStatistics | None) -> None:
@@ -190,7 +206,7 @@ def quantize_model(
         Folder with config.json and safetensors, float32, float16 or bfloat16.
     destination : str or Path
         Folder to write; it must not exist, and appears when it is complete.
-    recipe : "awq", "llm-awq" or "rtn", or a Recipe
+    recipe : "best", "awq", "gptq", "rtn", ..., or a Recipe
         A row of `awq_ref.search.RECIPES` by its name, or one of your own.
     bits : 2, 3, 4 or 8
     group_size : int

@@ -16,8 +16,8 @@ import numpy as np
 
 from awq_ref.checks import require_dtype, require_finite, require_shape
 from awq_ref.dtypes import F16, F32, U8, AnyArray
-from awq_ref.errors import RangeError, ShapeError
-from awq_ref.quantize.grid import checked_group_size, choose_grid
+from awq_ref.errors import ShapeError
+from awq_ref.quantize.grid import check_grid, checked_group_size, choose_grid
 from awq_ref.spec import QuantizedLinear, QuantSpec
 
 # Weights per tile: 256 KiB of float32, so that the passes over a tile find it in a core's cache.
@@ -34,18 +34,6 @@ def row_tiles(out_features: int, in_features: int) -> Iterator[slice]:
 def split_groups(array: AnyArray, n_groups: int) -> AnyArray:
     """View (rows, in_features) as (rows, n_groups, group_size)."""
     return array.reshape(array.shape[0], n_groups, array.shape[1] // n_groups)
-
-
-def _check_grid(who: str, scales: F16 | F32, zero_point: U8, spec: QuantSpec, shape: tuple[int, int]) -> None:
-    require_shape(who, "scales", scales, shape)
-    require_shape(who, "zero_point", zero_point, shape)
-    require_dtype(who, "scales", scales, spec.scale_dtype)
-    require_dtype(who, "zero_point", zero_point, np.uint8)
-    require_finite(who, "scales", scales)
-    if (scales <= 0.0).any():
-        raise RangeError(f"{who}: scales must be positive; got {scales.min()}. Take them from choose_grid.")
-    if zero_point.max() > spec.qmax:
-        raise RangeError(f"{who}: zero_point must be at most {spec.qmax}; got {zero_point.max()}.")
 
 
 def quantize(weight: F32, scales: F16 | F32, zero_point: U8, *, spec: QuantSpec) -> U8:
@@ -97,7 +85,7 @@ def quantize(weight: F32, scales: F16 | F32, zero_point: U8, *, spec: QuantSpec)
     group_size = checked_group_size(who, weight, spec)
     n_groups = weight.shape[1] // group_size
     require_finite(who, "weight", weight)
-    _check_grid(who, scales, zero_point, spec, (weight.shape[0], n_groups))
+    check_grid(who, scales, zero_point, spec, (weight.shape[0], n_groups))
     delta = scales.astype(np.float32)[:, :, None]  # (out_features, n_groups, 1)
     z = zero_point.astype(np.float32)[:, :, None]  # (out_features, n_groups, 1)
     int_weight = np.empty(weight.shape, dtype=np.uint8)

@@ -10,7 +10,7 @@ Sources: Lin et al. 2023, arXiv:2306.00978, section 3; the code published with i
 
 import numpy as np
 
-from awq_ref.checks import require_dtype, require_group_size, require_shape
+from awq_ref.checks import require_dtype, require_finite, require_group_size, require_shape
 from awq_ref.dtypes import F16, F32, U8, Bool
 from awq_ref.errors import RangeError, ShapeError
 from awq_ref.spec import QuantSpec
@@ -60,6 +60,19 @@ def checked_clip(who: str, clip: F32, shape: tuple[int, int]) -> F32:
             f"{who}: clip must be at least 0; got {clip[row, group]} in row {row}, group {group}."
         )
     return clip
+
+
+def check_grid(who: str, scales: F16 | F32, zero_point: U8, spec: QuantSpec, shape: tuple[int, int]) -> None:
+    """Raise unless scales and zero points have this shape, their dtypes, and values that make a grid."""
+    require_shape(who, "scales", scales, shape)
+    require_shape(who, "zero_point", zero_point, shape)
+    require_dtype(who, "scales", scales, spec.scale_dtype)
+    require_dtype(who, "zero_point", zero_point, np.uint8)
+    require_finite(who, "scales", scales)
+    if (scales <= 0.0).any():
+        raise RangeError(f"{who}: scales must be positive; got {scales.min()}. Take them from choose_grid.")
+    if zero_point.max() > spec.qmax:
+        raise RangeError(f"{who}: zero_point must be at most {spec.qmax}; got {zero_point.max()}.")
 
 
 def group_range(

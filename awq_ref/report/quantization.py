@@ -65,7 +65,9 @@ class QuantizationReport:
             [f"{layer} {site.site}", f"{site.alpha:.2f}", f"{site.loss_rtn:.3e}", *_gains(site)]
             for layer, site in self.sites()
         ]
-        return format_table(["site", "alpha", "loss RTN", "scaled / RTN", "clipped / RTN"], rows)
+        return format_table(
+            ["site", "alpha", "loss RTN", "scaled / RTN", "clipped / RTN", "rounded / RTN"], rows
+        )
 
     def save(self, path: str | Path) -> None:
         """Write the report to one safetensors file, whole or not at all."""
@@ -110,9 +112,9 @@ class QuantizationReport:
 
 
 def _gains(site: SiteReport) -> list[str]:
-    """Return as text the shares of RTN's loss that scaling, and scaling with clipping, leave; a dash for 0 / 0."""
-    losses = (site.loss_scaled, site.loss_clipped)
-    return ["-" if site.loss_rtn == 0 else f"{loss / site.loss_rtn:.3f}" for loss in losses]
+    """Return as text the shares of RTN's loss that scaling, clipping and error feedback leave; a dash for none."""
+    losses = (site.loss_scaled, site.loss_clipped, site.loss_rounded)
+    return ["-" if loss is None or site.loss_rtn == 0 else f"{loss / site.loss_rtn:.3f}" for loss in losses]
 
 
 def _site_out(site: SiteReport, key: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:

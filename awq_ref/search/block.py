@@ -14,7 +14,16 @@ import numpy as np
 
 from awq_ref.dtypes import F32, F64, I64
 from awq_ref.errors import RangeError, ShapeError
-from awq_ref.search.channel_scales import CANDIDATES, ScaleSearch, search_channel_scales
+from awq_ref.search.channel_scales import (
+    CANDIDATES,
+    WEIGHTED_CANDIDATES,
+    Candidate,
+    ScaleSearch,
+    candidate,
+    pool,
+    relative_weight_mean,
+    search_channel_scales,
+)
 from awq_ref.search.clipping import (
     diagonal_blocks,
     keep_better_rows,
@@ -76,20 +85,30 @@ class _Search:
         norm = self.norms[group.producer]
         return lambda scales: fold_into_norm(norm, scales, storage_dtype=self.norm_dtype)[1]
 
+    def candidate(self, group: ScaleGroup) -> Candidate:
+        """Return what makes the scales of an alpha, bound to the site's weights where it looks at them."""
+        name, tie = self.recipe.candidates, self.ties.get(group.site) if group.tied else None
+        if not self.scaled(group):
+            return candidate
+        if name in CANDIDATES:
+            return CANDIDATES[name]
+        mean = relative_weight_mean([self.weights[linear] for linear in group.consumers], self.group_size)
+        return partial(WEIGHTED_CANDIDATES[name], weight_mean=mean if tie is None else pool(mean, tie))
+
     def search(self, group: ScaleGroup) -> ScaleSearch:
         return search_channel_scales(
             self.objective(group),
             self.statistics[group.site].act_mean_abs,
             alphas=self.recipe.alphas if self.scaled(group) else (0.0,),
             refine=self.recipe.refine if self.scaled(group) else 0.0,
-            candidate=CANDIDATES[self.recipe.candidates],
+            candidate=self.candidate(group),
             tie=self.ties.get(group.site) if group.tied else None,
             realize=self.realize(group),
         )
 
     def fold(self, group: ScaleGroup, found: ScaleSearch) -> None:
         """Write the chosen scales into the folds of producer and consumers."""
-        if found.alpha == 0.0:
+        if (found.channel_scales == 1.0).all():
             return
         for name in group.consumers:
             self.folds[name] = replace(self.folds[name], columns=found.channel_scales)

@@ -2,6 +2,8 @@
 
     candidate               the scales of one alpha, ours: dead channels stay out of it, the range is bounded
     candidate_llm_awq       the scales of one alpha as llm-awq makes them
+    candidate_autoawq       as AutoAWQ makes them, from activations and weights ("duo scaling")
+    relative_weight_mean    the statistic of the weights that it uses
     pool                    a statistic of a site's channels -> of the producer's (values under grouped queries)
     search_channel_scales   all alphas, the loss of each, the best one
 
@@ -15,7 +17,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from awq_ref.checks import require_between, require_finite, require_shape
+from awq_ref.checks import require_between, require_finite, require_group_size, require_shape
 from awq_ref.dtypes import F32, I64
 from awq_ref.errors import RangeError
 
@@ -97,7 +99,55 @@ def candidate_llm_awq(act_mean_abs: F32, alpha: float) -> F32:
     return scales
 
 
+def relative_weight_mean(weights: Sequence[F32], group_size: int) -> F32:
+    """Return for every input channel the mean of |w| / (max |w| of its group) over all rows: (in_features,).
+
+    Equation  m_i = mean_o |W_oi| / (max_(j in the group of i) |W_oj| + 1e-6), over the rows of all layers of a site.
+    Source: AutoAWQ, awq/quantize/quantizer.py.
+
+    weights : float32 arrays (out_features, in_features); group_size divides in_features, or is -1.
+
+    Examples
+    --------
+    >>> relative_weight_mean([np.float32([[1.0, -4.0], [2.0, 2.0]])], 2).round(3).tolist()
+    [0.625, 1.0]
+    """
+    total = np.zeros(weights[0].shape[1], dtype=np.float64)
+    for weight in weights:
+        size = require_group_size("relative_weight_mean", weight.shape[1], group_size)
+        groups = np.abs(weight).reshape(len(weight), -1, size)  # (out_features, n_groups, group_size)
+        share = groups / (groups.max(axis=2, keepdims=True) + np.float32(1e-6))
+        total += share.reshape(weight.shape).sum(axis=0, dtype=np.float64)
+    mean: F32 = (total / sum(len(weight) for weight in weights)).astype(np.float32)
+    return mean
+
+
+def candidate_autoawq(act_mean_abs: F32, alpha: float, *, weight_mean: F32) -> F32:
+    """Return the channel scales of one alpha, as AutoAWQ's duo scaling has them.
+
+    Equation  s_i = t_i / sqrt(max t * min t),   t_i = max(a_i ** alpha / (m_i ** (1 - alpha) + 1e-4), 1e-4)
+        a -> act_mean_abs,  m -> weight_mean  (in_features,)
+    A scale that is not finite becomes 1. alpha = 0 gives 1 / m, so identity is never a candidate.
+    Source: AutoAWQ, awq/quantize/quantizer.py; shapes, dtypes and errors as `candidate`.
+
+    Examples
+    --------
+    >>> candidate_autoawq(np.float32([1, 4, 16]), 1.0, weight_mean=np.float32([1, 1, 1])).round(3).tolist()
+    [0.25, 1.0, 4.0]
+    """
+    _require_candidate("candidate_autoawq", act_mean_abs, alpha)
+    powers = np.maximum(
+        act_mean_abs**alpha / (weight_mean ** (1.0 - alpha) + np.float32(1e-4)), LLM_AWQ_FLOOR
+    )
+    scales: F32 = powers / np.sqrt(powers.max() * powers.min())
+    scales[~np.isfinite(scales)] = 1.0
+    return scales
+
+
 CANDIDATES: dict[str, Candidate] = {"awq": candidate, "llm-awq": candidate_llm_awq}
+WEIGHTED_CANDIDATES: dict[str, Callable[..., F32]] = {
+    "autoawq": candidate_autoawq
+}  # take weight_mean as well
 
 
 def pool(act_mean_abs: F32, tie: I64) -> F32:
@@ -151,9 +201,9 @@ class _Trials:
         self.losses: dict[float, float] = {}
 
     def scales(self, alpha: float) -> tuple[F32, F32]:
-        """Return the producer's and the consumers' scales of one alpha; alpha = 0 leaves the layers alone."""
+        """Return the producer's and the consumers' scales of one alpha; scales of 1 leave the layers alone."""
         wanted = self._candidate(self._statistic, alpha)
-        realized = self._realize(wanted) if self._realize is not None and alpha > 0.0 else wanted
+        realized = wanted if self._realize is None or (wanted == 1.0).all() else self._realize(wanted)
         return wanted, realized if self._tie is None else realized[self._tie]
 
     def run(self, alpha: float) -> float:
@@ -220,7 +270,8 @@ def search_channel_scales(
     trials = _Trials(loss, act_mean_abs, candidate, tie, realize)
     for alpha in alphas:
         trials.run(float(alpha))
-    loss_rtn = trials.losses[0.0] if 0.0 in trials.losses else loss(np.ones_like(act_mean_abs))
+    identity = 0.0 in trials.losses and bool((trials.scales(0.0)[1] == 1.0).all())
+    loss_rtn = trials.losses[0.0] if identity else loss(np.ones_like(act_mean_abs))
     if refine > 0.0:
         centre = trials.best()
         for alpha in (round(centre - refine, 9), round(centre + refine, 9)):

@@ -1,7 +1,7 @@
 """Recipes: named rows of choices for the search.
 
     Recipe    the choices
-    RECIPES   rtn, awq, llm-awq
+    RECIPES   rtn, gptq, gptq-r, awq, awq+gptq, llm-awq, autoawq, best
     recipe_named
 
 A recipe is data: to add one, add a row. docs/decisions.md gives the reasons for the row `awq`.
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from awq_ref.checks import require_one_of
-from awq_ref.spec import QuantSpec, RangeRule
+from awq_ref.spec import QuantSpec, RangeRule, Rounding
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Recipe:
     name         : its name
     alphas       : the grid of alphas; (0.0,) scales nothing
     refine       : the step tried on both sides of the grid's best; 0 for none
-    candidates   : a key of `channel_scales.CANDIDATES`
+    candidates   : a key of `channel_scales.CANDIDATES` or `WEIGHTED_CANDIDATES`
     objective    : "gram", or "module": judge on the site's `judged` module, where that is not the layer
     tied_sites   : "shared": one scale for all channels that a producer's row feeds (values under grouped
                    queries); "skip": such a site is scaled only if producer and consumer have one shape
@@ -32,6 +32,7 @@ class Recipe:
     clip_skips   : a layer whose name contains one of these is not clipped
     clip_tokens  : 0: clips are judged on the Gram matrix; n: on tokens taken with stride total // n
     clip_guard   : undo clips in rows whose whole loss did not gain
+    rounding     : how the scaled weights become integers
     """
 
     name: str
@@ -47,11 +48,12 @@ class Recipe:
     clip_skips: tuple[str, ...] = ()
     clip_tokens: int = 0
     clip_guard: bool = True
+    rounding: Rounding = Rounding()
 
     @property
     def searches(self) -> bool:
         """False for round-to-nearest: nothing is chosen, no statistics are needed."""
-        return self.alphas != (0.0,) or bool(self.clip_ratios)
+        return self.alphas != (0.0,) or bool(self.clip_ratios) or self.rounding.feeds_back
 
     @property
     def needs_tokens(self) -> bool:
@@ -74,30 +76,40 @@ class Recipe:
 
 _CLIP_RATIOS = tuple(1.0 - i / 20 for i in range(10))  # 1, 0.95, ..., 0.55
 
+_AWQ = Recipe(
+    name="awq",
+    alphas=tuple(i / 10 for i in range(11)),  # 0 and 1 are candidates; with refine: steps of 1/20
+    refine=0.05,
+    clip_ratios=_CLIP_RATIOS,  # of all layers: leaving out q and k was measured to be worse
+)
+_LLM_AWQ = Recipe(
+    name="llm-awq",
+    alphas=tuple(i / 20 for i in range(20)),  # quirk: alpha = 1 is never tried
+    candidates="llm-awq",  # quirk: a dead channel gets 1e-4 and moves the normalization of all
+    objective="module",
+    tied_sites="skip",  # quirk: v -> o only if the two weights have the same shape
+    fold="plain",  # quirk: the rounding of the stored norm is not compensated
+    range_rule="minmax",  # quirk: a group of one sign is destroyed
+    search_scale_dtype="float32",  # quirk: what is judged is not what is stored
+    clip_ratios=_CLIP_RATIOS,
+    clip_skips=("q_", "k_", "query", "key", "Wqkv"),  # quirk: substrings ("block_sparse" has "k_")
+    clip_tokens=512,  # quirk: 512 to 1023 tokens, by a stride
+    clip_guard=False,  # quirk: groups are judged apart, their sum never
+)
+_GPTQ = Rounding(method="feedback")
+_GPTQ_R = Rounding(method="feedback", act_order=True)  # on static groups: no index of groups is stored
+
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe(name="rtn"),
-        Recipe(
-            name="awq",
-            alphas=tuple(i / 10 for i in range(11)),  # 0 and 1 are candidates; with refine: steps of 1/20
-            refine=0.05,
-            clip_ratios=_CLIP_RATIOS,  # of all layers: leaving out q and k was measured to be worse
-        ),
-        Recipe(
-            name="llm-awq",
-            alphas=tuple(i / 20 for i in range(20)),  # quirk: alpha = 1 is never tried
-            candidates="llm-awq",  # quirk: a dead channel gets 1e-4 and moves the normalization of all
-            objective="module",
-            tied_sites="skip",  # quirk: v -> o only if the two weights have the same shape
-            fold="plain",  # quirk: the rounding of the stored norm is not compensated
-            range_rule="minmax",  # quirk: a group of one sign is destroyed
-            search_scale_dtype="float32",  # quirk: what is judged is not what is stored
-            clip_ratios=_CLIP_RATIOS,
-            clip_skips=("q_", "k_", "query", "key", "Wqkv"),  # quirk: substrings ("block_sparse" has "k_")
-            clip_tokens=512,  # quirk: 512 to 1023 tokens, by a stride
-            clip_guard=False,  # quirk: groups are judged apart, their sum never
-        ),
+        Recipe(name="gptq", rounding=_GPTQ),
+        Recipe(name="gptq-r", rounding=_GPTQ_R),
+        _AWQ,
+        replace(_AWQ, name="awq+gptq", rounding=_GPTQ),
+        _LLM_AWQ,
+        replace(_LLM_AWQ, name="autoawq", candidates="autoawq"),  # quirk: identity is never a candidate
+        Recipe(name="best", rounding=replace(_GPTQ_R, searched_ranges=True, descent=1, guard=True)),
     )
 }
 

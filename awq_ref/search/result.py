@@ -24,6 +24,9 @@ class SiteReport:
     clips          : dict of layer -> float32 (out_features, n_groups); layers that are not clipped are absent
     loss_rtn, loss_scaled, loss_clipped : [AWQ-7] of round-to-nearest, of the chosen scales, of scales and
         clips; on all tokens, whatever objective chose, so that recipes can be compared
+    loss_rounded : the same of the integers that error feedback found; None where weights are rounded to nearest,
+        which makes it loss_clipped
+    damping : what error feedback added to the Gram matrix, as a share of its mean diagonal; None without it
     """
 
     site: str
@@ -36,6 +39,8 @@ class SiteReport:
     loss_scaled: float
     clips: dict[str, F32]
     loss_clipped: float
+    loss_rounded: float | None = None
+    damping: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,100 @@
+"""From the folds of a block to its integers, site by site: layers that read one input share its evidence.
+
+round_site    the layers of one site -> QuantizedLinear each, and their loss
+"""
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from awq_ref.calibration import SiteStatistics
+from awq_ref.dtypes import F32
+from awq_ref.errors import CalibrationWarning
+from awq_ref.quantize import Evidence, dequantize_linear, round_linear
+from awq_ref.search import LinearFold, gram_loss, scaled_gram
+from awq_ref.spec import QuantizedLinear, QuantSpec, Rounding
+
+
+@dataclass(frozen=True)
+class RoundedSite:
+    """The layers of one site as integers.
+
+    linears : by name
+    loss    : mean squared error of an output element [AWQ-7]; None where weights were rounded to nearest
+    damping : of the feedback; None without
+    """
+
+    linears: dict[str, QuantizedLinear]
+    loss: float | None = None
+    damping: float | None = None
+
+
+def _warn_if_few(statistics: SiteStatistics) -> None:
+    if statistics.count < statistics.in_features:
+        warnings.warn(
+            f"calibration saw {statistics.count} tokens, fewer than the {statistics.in_features} channels of a layer: "
+            "its Gram matrix is singular, so error feedback fits these tokens and may serve others worse than rounding "
+            "to nearest. Calibrate on more.",
+            CalibrationWarning,
+            stacklevel=2,
+        )
+
+
+def _loss(
+    weights: Mapping[str, F32],
+    folds: Mapping[str, LinearFold],
+    linears: Mapping[str, QuantizedLinear],
+    gram: F32,
+) -> float:
+    """Return tr(E C E^T) summed over layers, E in terms of the layers as they came; gram is that of x / s."""
+    losses = []
+    for name, linear in linears.items():
+        fold = folds[name]
+        error = dequantize_linear(linear) - fold.scale(weights[name])
+        losses.append(gram_loss(error if fold.rows is None else error * fold.rows[:, None], gram))
+    return math.fsum(losses)
+
+
+def round_site(
+    weights: Mapping[str, F32],
+    folds: Mapping[str, LinearFold],
+    statistics: SiteStatistics | None,
+    *,
+    spec: QuantSpec,
+    rounding: Rounding,
+) -> RoundedSite:
+    """Round the layers that read one input.
+
+    Parameters
+    ----------
+    weights : mapping of layer -> float32 array, shape (out_features, in_features)
+        As they came.
+    folds : mapping of layer -> LinearFold
+        Theirs, at least.
+    statistics : SiteStatistics or None
+        Of the input; None will do for rounding to nearest.
+    spec : QuantSpec
+    rounding : Rounding
+
+    Raises
+    ------
+    RangeError
+        If error feedback lacks statistics, or the Gram matrix cannot be inverted (`feedback_factor`).
+    """
+    scaled = {name: folds[name].scale(weight) for name, weight in weights.items()}
+    if statistics is None or not rounding.feeds_back:
+        linears = {
+            n: round_linear(w, spec=spec, rounding=rounding, clip=folds[n].clip) for n, w in scaled.items()
+        }
+        return RoundedSite(linears)
+    _warn_if_few(statistics)
+    columns = folds[next(iter(weights))].columns  # one for all: they share the input
+    gram = statistics.gram_sum if columns is None else scaled_gram(statistics.gram_sum, columns)
+    evidence = Evidence.of(gram, rounding)
+    linears = {
+        name: round_linear(weight, spec=spec, rounding=rounding, evidence=evidence, clip=folds[name].clip)
+        for name, weight in scaled.items()
+    }
+    elements = statistics.count * sum(len(weight) for weight in weights.values())
+    return RoundedSite(linears, _loss(weights, folds, linears, gram) / elements, evidence.factor.damping)
