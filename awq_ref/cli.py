@@ -77,6 +77,7 @@ def _perplexity(arguments: argparse.Namespace) -> int:
     import math
 
     from awq_ref.pipeline import evaluation_tokens, load_model
+    from awq_ref.report.divergence import kl_divergence
     from awq_ref.report.perplexity import perplexity
     from awq_ref.report.tables import format_table
 
@@ -95,6 +96,10 @@ def _perplexity(arguments: argparse.Namespace) -> int:
         ["window, stride", f"{result.seq_len}, {result.stride}"],
         ["tokens/s", f"{result.n_tokens / result.seconds:.0f}"],
     ]
+    if arguments.reference:
+        reference = load_model(arguments.reference, residency=arguments.residency)
+        kl = kl_divergence(reference, model, token_ids, seq_len=seq_len)
+        rows.append(["KL to the reference", f"{kl:.6f} nats per token, stride {seq_len}"])
     print(format_table(["measure", "value"], rows, left=2))
     return 0
 
@@ -170,6 +175,9 @@ def _add_perplexity(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     parser.add_argument("--text", type=Path, help="UTF-8 file; default: held-out files of Python's library")
     parser.add_argument("--seq-len", type=int, default=512, help="tokens of context in a window")
     parser.add_argument("--stride", type=int, help="tokens from window to window; default: seq-len")
+    parser.add_argument(
+        "--reference", type=Path, metavar="FLOAT_MODEL", help="measure the divergence from this model too"
+    )
     parser.add_argument("--max-tokens", type=int, help="evaluate on about this many tokens only")
     parser.add_argument(
         "--residency", default="packed", choices=RESIDENCIES, help="how quantized weights stay in memory"
