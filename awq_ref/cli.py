@@ -1,4 +1,4 @@
-"""The command line: `awq-ref quantize | generate | perplexity | inspect | demo`.
+"""The command line: `awq-ref quantize | generate | perplexity | inspect | paper | demo`.
 
 Each command is one function; it prints what a person wants to know and leaves the work to `awq_ref.pipeline`.
 Exit code 0: done. 2: an error or an interrupt, one message on standard error and nothing half-written.
@@ -9,11 +9,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from awq_ref import __version__
 from awq_ref.errors import AwqRefError
 from awq_ref.matmul import RESIDENCIES
+from awq_ref.paper.experiment import Options
 from awq_ref.spec import BITS
 
 
@@ -111,6 +113,27 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _paper(arguments: argparse.Namespace) -> int:
+    from awq_ref.paper.output import draw, require_output, save_json
+    from awq_ref.paper.registry import experiment_named, list_experiments, run_experiment
+
+    if arguments.experiment is None:
+        print(list_experiments())
+        return 0
+    experiment = experiment_named(arguments.experiment)
+    given = {name: getattr(arguments, name) for name in _option_names() if hasattr(arguments, name)}
+    changes = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    experiment.options(**changes)  # raises before the work begins
+    require_output(arguments.plot, arguments.json)
+    result = run_experiment(experiment.name, **changes)
+    print(experiment.table(result.rows))
+    if arguments.json:
+        save_json(result, arguments.json)
+    if arguments.plot:
+        draw(experiment, result.rows, arguments.plot)
+    return 0
+
+
 def _demo(arguments: argparse.Namespace) -> int:
     from awq_ref.demo import run_demo
 
@@ -184,6 +207,20 @@ def _add_perplexity(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     )
 
 
+def _option_names() -> list[str]:
+    """Return the names of the experiments' options, which are fields of one record."""
+    return [item.name for item in fields(Options)]
+
+
+def _add_paper(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add_command(commands, "paper", _paper, "repeat an experiment of the paper")
+    parser.add_argument("experiment", nargs="?", help="its name; without one, list the experiments")
+    for item in fields(Options):  # what is not given stays away: every experiment has its own defaults
+        parser.add_argument(f"--{item.name.replace('_', '-')}", default=argparse.SUPPRESS, **item.metadata)
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw its figure: .png, .svg or .pdf")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write its rows and its setup here")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="awq-ref", description="AWQ quantization and int4 inference in NumPy."
@@ -196,6 +233,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect = _add_command(commands, "inspect", _inspect, "say what a checkpoint folder holds")
     inspect.add_argument("model", type=Path, help="float or quantized checkpoint folder")
     inspect.add_argument("--tensors", action="store_true", help="list every tensor")
+    _add_paper(commands)
     demo = _add_command(commands, "demo", _demo, "quantize the embedded model and show the result")
     demo.add_argument("--out", type=Path, default=Path("awq_ref_demo"), help="folder for the checkpoints")
     return parser

@@ -1,4 +1,4 @@
-"""Run every snippet of README.md and docs/*.md, so that no page shows a command that does not work.
+"""Run every snippet of README.md and docs/**/*.md, so that no page shows a command that does not work.
 
     python tools/run_docs.py                      all pages
     python tools/run_docs.py README.md            some
@@ -150,8 +150,8 @@ def run_page(page: Path) -> int:
 def main() -> int:
     """Run the pages that were asked for; the exit code says whether all snippets worked."""
     parser = argparse.ArgumentParser(description="Run the snippets of the documentation.")
-    parser.add_argument("pages", nargs="*", type=Path, help="default: README.md and docs/*.md")
-    pages = parser.parse_args().pages or [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    parser.add_argument("pages", nargs="*", type=Path, help="default: README.md and docs/**/*.md")
+    pages = parser.parse_args().pages or [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     failed = sum(run_page(page.resolve()) for page in pages)
     print(f"{failed} snippets failed" if failed else "every snippet works")
     return 1 if failed else 0

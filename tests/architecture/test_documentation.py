@@ -8,7 +8,7 @@ from run_docs import SnippetError, console_commands, snippets
 
 from awq_ref import cli
 
-PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()]
+PAGES = [page for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if page.exists()]
 SNIPPETS = [snippet for page in PAGES for snippet in snippets(page)]
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from helpers.source import ROOT, python_files, relative
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
-MENTION = re.compile(r"\b(docs/\w+\.md(?:#[\w-]+)?)")
+MENTION = re.compile(r"\b(docs/[\w/-]+\.md(?:#[\w-]+)?)")
 
 
 def anchors(page: Path) -> set[str]:

@@ -1,0 +1,158 @@
+"""What an experiment is: options in, rows out, and how the rows become a table and a figure.
+
+    Options       what a user may set; each experiment says which of them it takes
+    Experiment    a name, a title, a function that makes rows, a table, a figure
+    Result        rows, and the setup that is needed to repeat them
+    Column        one column of a table
+    columns       Columns -> the table function of an experiment
+
+A row is a flat dictionary of numbers and words, ready for JSON. Tables and figures are made from rows alone, so that
+a saved result can be shown again.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from awq_ref.checks import require_between, require_one_of
+from awq_ref.errors import RangeError
+from awq_ref.report.tables import format_table
+from awq_ref.spec import BITS
+
+Row: TypeAlias = dict[str, Any]
+Rows: TypeAlias = list[Row]
+Setup: TypeAlias = dict[str, Any]
+
+MISSING = "-"  # what a table shows for a value that a row does not have
+
+
+def _option(default: Any, text: str, **argparse: Any) -> Any:
+    """Return a field whose metadata are the arguments of the command line's option."""
+    return field(default=default, metadata={"help": text, **argparse})
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may set. A field is an option of the command line; to add one, add a field.
+
+    model       : float checkpoint folder; None is the embedded model
+    bits        : bits per weight, one or several
+    group_size  : weights that share a scale, one or several
+    seeds       : how often what is drawn at random is drawn anew
+    samples     : calibration windows
+    seq_len     : tokens of a window, in calibration and evaluation
+    tokens      : evaluation tokens
+
+    Raises RangeError if a number lies outside its range.
+    """
+
+    model: Path | None = _option(
+        None, "float checkpoint folder; default: the embedded model", type=Path, metavar="FOLDER"
+    )
+    bits: tuple[int, ...] = _option((3,), "bits per weight", type=int, nargs="+", metavar="N")
+    group_size: tuple[int, ...] = _option(
+        (128,), "weights that share a scale", type=int, nargs="+", metavar="N"
+    )
+    seeds: int = _option(1, "repeat with so many seeds", type=int, metavar="N")
+    samples: int = _option(32, "calibration windows", type=int, metavar="N")
+    seq_len: int = _option(512, "tokens of a window", type=int, metavar="N")
+    tokens: int = _option(8192, "evaluation tokens", type=int, metavar="N")
+
+    def __post_init__(self) -> None:
+        for bits in self.bits:
+            require_one_of("Options", "bits", bits, BITS)
+        for group_size in self.group_size:
+            if group_size != -1:
+                require_between("Options", "group_size", group_size, 1, 2**31)
+        for name in ("seeds", "samples", "seq_len"):
+            require_between("Options", name, getattr(self, name), 1, 2**31)
+        require_between("Options", "tokens", self.tokens, 2, 2**31)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment. Make one per module and give it a row in `registry.EXPERIMENTS`.
+
+    name     : what the command line calls it
+    title    : one line for the list of experiments
+    run      : Options -> rows, and its share of the setup (model, calibration, evaluation text)
+    table    : rows -> Markdown, in the paper's form
+    plot     : draws rows into an empty matplotlib figure
+    takes    : the options that `run` looks at; another one is an error, not silence
+    defaults : their values when the user sets none
+    """
+
+    name: str
+    title: str
+    run: Callable[[Options], tuple[Rows, Setup]]
+    table: Callable[[Rows], str]
+    plot: Callable[[Any, Rows], None]
+    takes: tuple[str, ...] = ()
+    defaults: Options = Options()
+
+    def options(self, **changes: Any) -> Options:
+        """Return the defaults with some values changed; RangeError names an option that it does not take."""
+        for name in changes:
+            if name not in self.takes:
+                takes = ", ".join(map(_flag, self.takes)) or "no options"
+                raise RangeError(f"paper {self.name}: takes {takes}; got {_flag(name)}.")
+        values = {item.name: getattr(self.defaults, item.name) for item in fields(Options)}
+        return Options(**values | changes)
+
+    def command(self, options: Options | None = None) -> str:
+        """Return the command that runs it with these options, or with its defaults."""
+        chosen = self.defaults if options is None else options
+        parts = [f"awq-ref paper {self.name}"]
+        for name in self.takes:
+            value = getattr(chosen, name)
+            words = value if isinstance(value, tuple) else (value,)
+            parts += [] if value is None else [f"{_flag(name)} {' '.join(map(str, words))}"]
+        return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an experiment found, and everything needed to find it again."""
+
+    experiment: str
+    rows: Rows
+    setup: Setup
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its header, the key of a row, and a format specification such as ".3f"."""
+
+    header: str
+    key: str
+    form: str = ""
+
+    def cell(self, row: Row) -> str:
+        """Return the text of one cell; a value that is missing or None gives a dash."""
+        value = row.get(self.key)
+        return MISSING if value is None else format(value, self.form)
+
+
+def columns(*chosen: Column, left: int = 1) -> Callable[[Rows], str]:
+    """Return a table function: one line per row, the first `left` columns aligned to the left.
+
+    Examples
+    --------
+    >>> table = columns(Column("s", "s", "g"), Column("perplexity", "perplexity", ".2f"))
+    >>> print(table([{"s": 1.25, "perplexity": 12.871}, {"s": 2}]))
+    | s    | perplexity |
+    | :--- | ---------: |
+    | 1.25 |      12.87 |
+    | 2    |          - |
+    """
+
+    def table(rows: Rows) -> str:
+        cells = [[column.cell(row) for column in chosen] for row in rows]
+        return format_table([column.header for column in chosen], cells, left=left)
+
+    return table
