@@ -119,20 +119,21 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 def _inspect_errors(arguments: argparse.Namespace) -> int:
     from awq_ref.checkpoint import write_json
+    from awq_ref.paper.output import require_output
     from awq_ref.pipeline import compare_models
-    from awq_ref.report.quantization import QuantizationReport
 
+    require_output(None, arguments.json)  # before the work
     found = compare_models(
         arguments.model,
         arguments.quantized,
-        report=QuantizationReport.load(arguments.report) if arguments.report else None,
+        report=arguments.report,
         calibration=arguments.calibration,
         samples=arguments.samples,
         seq_len=arguments.seq_len,
     )
-    print(found.text())
     if arguments.json:
         write_json(arguments.json, found.to_json())
+    print(found.text())
     return 0
 
 
@@ -225,9 +226,7 @@ def _add_perplexity(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     parser.add_argument("--text", type=Path, help="UTF-8 file; default: held-out files of Python's library")
     parser.add_argument("--seq-len", type=int, default=512, help="tokens of context in a window")
     parser.add_argument("--stride", type=int, help="tokens from window to window; default: seq-len")
-    parser.add_argument(
-        "--reference", type=Path, metavar="FLOAT_MODEL", help="measure the divergence from this model too"
-    )
+    parser.add_argument("--reference", type=Path, metavar="FLOAT_MODEL", help="its divergence from this one")
     parser.add_argument("--max-tokens", type=int, help="evaluate on about this many tokens only")
     parser.add_argument(
         "--residency", default="packed", choices=RESIDENCIES, help="how quantized weights stay in memory"

@@ -188,7 +188,7 @@ def compare_models(
     source: str | Path,
     quantized: str | Path,
     *,
-    report: QuantizationReport | None = None,
+    report: QuantizationReport | str | Path | None = None,
     calibration: Calibration = None,
     samples: int = 128,
     seq_len: int = 512,
@@ -202,7 +202,7 @@ def compare_models(
         Folder of the float model.
     quantized : str or Path
         Folder of what was made from it.
-    report : QuantizationReport, optional
+    report : QuantizationReport or the file of one, optional
         Of the run that made it: then all channel scales are known exactly.
     calibration : files (Path), texts (str), ids (windows, seq), or None
         What the errors are measured on. None: the calibration part of the standard library's source.
@@ -233,6 +233,8 @@ def compare_models(
     Memory: one float block with its Gram matrices, the hidden states of all windows, and about four arrays as large
     as its largest linear.
     """
+    if isinstance(report, str | Path):
+        report = QuantizationReport.load(report)
     pair = _open_pair(source, quantized, report)
     windows, fingerprint = calibration_windows(
         open_tokenizer(source),
