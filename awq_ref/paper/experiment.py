@@ -5,12 +5,15 @@
     Result        rows, and the setup that is needed to repeat them
     Column        one column of a table
     columns       Columns -> the table function of an experiment
+    spread        values of several seeds -> "mean +- deviation"
+    select        the rows that have these values
 
 A row is a flat dictionary of numbers and words, ready for JSON. Tables and figures are made from rows alone, so that
 a saved result can be shown again.
 """
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,6 +21,7 @@ from typing import Any, TypeAlias
 from awq_ref.checks import require_between, require_one_of
 from awq_ref.errors import RangeError
 from awq_ref.report.tables import format_table
+from awq_ref.search.recipes import recipe_named
 from awq_ref.spec import BITS
 
 Row: TypeAlias = dict[str, Any]
@@ -39,6 +43,7 @@ class Options:
     model       : float checkpoint folder; None is the embedded model
     bits        : bits per weight, one or several
     group_size  : weights that share a scale, one or several
+    recipes     : rows of `awq_ref.search.RECIPES` by name; () for all of them
     seeds       : how often what is drawn at random is drawn anew
     samples     : calibration windows
     seq_len     : tokens of a window, in calibration and evaluation
@@ -54,12 +59,17 @@ class Options:
     group_size: tuple[int, ...] = _option(
         (128,), "weights that share a scale", type=int, nargs="+", metavar="N"
     )
+    recipes: tuple[str, ...] = _option(
+        (), "quantization recipes, by name; default: all", nargs="+", metavar="NAME"
+    )
     seeds: int = _option(1, "repeat with so many seeds", type=int, metavar="N")
     samples: int = _option(32, "calibration windows", type=int, metavar="N")
     seq_len: int = _option(512, "tokens of a window", type=int, metavar="N")
     tokens: int = _option(8192, "evaluation tokens", type=int, metavar="N")
 
     def __post_init__(self) -> None:
+        for name in self.recipes:
+            recipe_named(name)
         for bits in self.bits:
             require_one_of("Options", "bits", bits, BITS)
         for group_size in self.group_size:
@@ -107,7 +117,7 @@ class Experiment:
         for name in self.takes:
             value = getattr(chosen, name)
             words = value if isinstance(value, tuple) else (value,)
-            parts += [] if value is None else [f"{_flag(name)} {' '.join(map(str, words))}"]
+            parts += [] if value in (None, ()) else [f"{_flag(name)} {' '.join(map(str, words))}"]
         return " ".join(parts)
 
 
@@ -122,6 +132,25 @@ class Result:
 
 def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
+
+
+def select(rows: Rows, **values: Any) -> Rows:
+    """Return the rows that have these values."""
+    return [row for row in rows if all(row.get(key) == value for key, value in values.items())]
+
+
+def spread(values: Sequence[float], form: str = ".3f") -> str:
+    """Write the mean of some values, with several of them also their standard deviation (of a sample).
+
+    Examples
+    --------
+    >>> spread([1.0, 2.0, 3.0], ".1f"), spread([1.5]), spread([])
+    ('2.0 ± 1.0', '1.500', '-')
+    """
+    if not values:
+        return MISSING
+    mean = format(statistics.fmean(values), form)
+    return mean if len(values) == 1 else f"{mean} ± {format(statistics.stdev(values), form)}"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,15 @@ import numpy as np
 
 from awq_ref import __version__
 from awq_ref.checks import require_one_of
-from awq_ref.paper import example
+from awq_ref.paper import (
+    alpha,
+    calibration_shift,
+    calibration_size,
+    example,
+    main_table,
+    salient,
+    scale_sweep,
+)
 from awq_ref.paper.experiment import Experiment, Options, Result
 from awq_ref.report.tables import format_table
 
@@ -22,8 +30,14 @@ EXPERIMENTS: dict[str, Experiment] = {
     experiment.name: experiment
     for experiment in (
         example.EXPERIMENT,
+        salient.EXPERIMENT,
+        scale_sweep.EXPERIMENT,
+        main_table.EXPERIMENT,
+        calibration_size.EXPERIMENT,
+        calibration_shift.EXPERIMENT,
+        alpha.EXPERIMENT,
     )
-}  # fmt: skip
+}
 
 
 def experiment_named(name: str) -> Experiment:

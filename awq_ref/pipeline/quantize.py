@@ -135,7 +135,7 @@ def _quantize_block(job: _Job, found: ObservedBlock, writer: ShardWriter) -> Lay
 
 
 def _require_statistics_fit(recipe: Recipe, statistics: ModelStatistics | None) -> None:
-    if statistics is not None and (recipe.objective == "module" or recipe.clip_tokens):
+    if statistics is not None and recipe.needs_tokens:
         raise UnsupportedError(
             f"quantize_model: recipe {recipe.name} judges on the tokens themselves, which saved statistics do not "
             "hold. Give calibration text instead."
@@ -170,7 +170,7 @@ def quantize_model(
     source: str | Path,
     destination: str | Path,
     *,
-    recipe: str = "awq",
+    recipe: str | Recipe = "awq",
     bits: int = 4,
     group_size: int = 128,
     symmetric: bool = False,
@@ -190,8 +190,8 @@ def quantize_model(
         Folder with config.json and safetensors, float32, float16 or bfloat16.
     destination : str or Path
         Folder to write; it must not exist, and appears when it is complete.
-    recipe : "awq", "llm-awq" or "rtn"
-        A row of `awq_ref.search.RECIPES`.
+    recipe : "awq", "llm-awq" or "rtn", or a Recipe
+        A row of `awq_ref.search.RECIPES` by its name, or one of your own.
     bits : 2, 3, 4 or 8
     group_size : int
         Weights of a row that share a scale; divides in_features of every linear. -1: the whole row.
@@ -232,7 +232,7 @@ def quantize_model(
     Memory: one block in float32, its Gram matrices, and the hidden states of all windows.
     """
     started = time.perf_counter()
-    chosen = recipe_named(recipe)
+    chosen = recipe if isinstance(recipe, Recipe) else recipe_named(recipe)
     spec = chosen.storage_spec(QuantSpec(bits=bits, group_size=group_size, symmetric=symmetric))
     require_between("quantize_model", "samples", samples, 1, math.inf)
     require_between("quantize_model", "seq_len", seq_len, 1, math.inf)
@@ -255,14 +255,14 @@ def quantize_model(
         blocks = _blocks(job, windows, statistics)
         steps = progress(
             range(config.num_hidden_layers),
-            total=config.num_hidden_layers, label=f"quantize {recipe}", unit="block", shown=shown,
+            total=config.num_hidden_layers, label=f"quantize {chosen.name}", unit="block", shown=shown,
         )  # fmt: skip
         with ShardWriter(folder, max_shard_bytes=max_shard_bytes) as writer:
             _copy_outer(checkpoint, config, writer)
             # No name may keep a block while the next one is read: that would be two in memory.
             layers = tuple(_quantize_block(job, next(blocks), writer) for _ in steps)
         report = QuantizationReport(
-            recipe=recipe,
+            recipe=chosen.name,
             spec=spec,
             layout=job.layout,
             calibration=seen if chosen.searches else {},

@@ -53,6 +53,11 @@ class Recipe:
         """False for round-to-nearest: nothing is chosen, no statistics are needed."""
         return self.alphas != (0.0,) or bool(self.clip_ratios)
 
+    @property
+    def needs_tokens(self) -> bool:
+        """True where statistics do not suffice: something is judged on the tokens themselves."""
+        return self.objective == "module" or self.clip_tokens > 0
+
     def storage_spec(self, spec: QuantSpec) -> QuantSpec:
         """Return the spec with which the layers are quantized in the end."""
         return replace(spec, range_rule=self.range_rule)
