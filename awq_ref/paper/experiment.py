@@ -48,6 +48,9 @@ class Options:
     samples     : calibration windows
     seq_len     : tokens of a window, in calibration and evaluation
     tokens      : evaluation tokens
+    shapes      : models by name, of whose sizes one only wants to know: rows of `awq_ref.paper.shapes.SHAPES`
+    contexts    : tokens in the key/value cache, one or several
+    batches     : sequences at once, one or several
 
     Raises RangeError if a number lies outside its range.
     """
@@ -66,6 +69,11 @@ class Options:
     samples: int = _option(32, "calibration windows", type=int, metavar="N")
     seq_len: int = _option(512, "tokens of a window", type=int, metavar="N")
     tokens: int = _option(8192, "evaluation tokens", type=int, metavar="N")
+    shapes: tuple[str, ...] = _option(
+        (), "models by name, known by their sizes; default: all", nargs="+", metavar="NAME"
+    )
+    contexts: tuple[int, ...] = _option((4096,), "tokens in the cache", type=int, nargs="+", metavar="N")
+    batches: tuple[int, ...] = _option((1,), "sequences at once", type=int, nargs="+", metavar="N")
 
     def __post_init__(self) -> None:
         for name in self.recipes:
@@ -78,6 +86,9 @@ class Options:
         for name in ("seeds", "samples", "seq_len"):
             require_between("Options", name, getattr(self, name), 1, 2**31)
         require_between("Options", "tokens", self.tokens, 2, 2**31)
+        for name in ("contexts", "batches"):
+            for size in getattr(self, name):
+                require_between("Options", name, size, 1, 2**31)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from awq_ref.paper import (
     calibration_size,
     example,
     main_table,
+    memory,
+    roofline,
     salient,
     scale_sweep,
 )
@@ -36,6 +38,8 @@ EXPERIMENTS: dict[str, Experiment] = {
         calibration_size.EXPERIMENT,
         calibration_shift.EXPERIMENT,
         alpha.EXPERIMENT,
+        roofline.EXPERIMENT,
+        memory.EXPERIMENT,
     )
 }
 
