@@ -9,11 +9,12 @@ import math
 from collections import Counter
 from typing import Any
 
-from awq_ref.errors import ShapeError
 from awq_ref.matmul import fits
 from awq_ref.model import ModelConfig, block_linear_shapes, model_tensor_shapes
 from awq_ref.paper.experiment import Experiment, Options, Row, Rows, Setup
 from awq_ref.paper.shapes import chosen_configs
+from awq_ref.pipeline.fit import require_group_sizes
+from awq_ref.pipeline.observation import located
 from awq_ref.report.memory import RESIDENCIES, kv_cache_bytes, linear_parts
 from awq_ref.report.tables import format_bytes, format_table
 from awq_ref.spec import QuantSpec
@@ -107,11 +108,11 @@ def run(options: Options) -> tuple[Rows, Setup]:
     """Return a row per configuration, form, grid, batch and context."""
     rows: Rows = []
     for name, config in chosen_configs(options).items():
-        try:
-            for form in FORMS:
-                rows += _form_rows(name, config, form, options)
-        except ShapeError as error:
-            raise ShapeError(f"paper memory, {name}: {error}") from error
+        for group_size in options.group_size:
+            with located(name):
+                require_group_sizes(config, group_size)
+        for form in FORMS:
+            rows += _form_rows(name, config, form, options)
     return rows, {}
 
 

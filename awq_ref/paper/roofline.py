@@ -19,6 +19,8 @@ from awq_ref.paper.experiment import Column, Experiment, Options, Row, Rows, Set
 from awq_ref.paper.machine import Machine, blas_threads, measure_machine, median_seconds
 from awq_ref.paper.shapes import chosen_configs
 from awq_ref.paper.work import decode_step, linear_work
+from awq_ref.pipeline.fit import require_group_sizes
+from awq_ref.pipeline.observation import located
 from awq_ref.report.progress import progress
 from awq_ref.report.tables import format_table
 from awq_ref.spec import QuantizedLinear, QuantSpec
@@ -116,6 +118,9 @@ def run(options: Options) -> tuple[Rows, Setup]:
     """Measure the machine, compute the bounds of each configuration, measure the products of the first."""
     configs = chosen_configs(options)
     spec = QuantSpec(bits=options.bits[0], group_size=options.group_size[0])
+    for name, config in configs.items():
+        with located(name):
+            require_group_sizes(config, spec.group_size)
     machine = measure_machine()
     rows: Rows = []
     for name, config in configs.items():
@@ -224,7 +229,6 @@ def _draw_roof(axes: Any, rows: Rows) -> None:
         ticks = _round_ticks(*ends)
         axes.set(**{f"{name}ticks": ticks, f"{name}ticklabels": [f"{tick:g}" for tick in ticks]})
     axes.minorticks_off()
-    axes.legend(loc="lower right", fontsize=6.5)
 
 
 def _draw_gains(axes: Any, rows: Rows) -> None:
@@ -251,6 +255,7 @@ def plot(figure: Any, rows: Rows) -> None:
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     _draw_roof(left, rows)
     _draw_gains(right, rows)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=7)
 
 
 EXPERIMENT = Experiment(
