@@ -5,6 +5,7 @@ texts       text and ids for calibration and evaluation
 calibrate   observe a model block by block
 quantize    quantize_model
 describe    what a folder holds
+outliers    the same function with large activations in a few channels
 """
 
 from awq_ref.pipeline.describe import describe_model, folder_bytes
