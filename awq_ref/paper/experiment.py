@@ -41,6 +41,7 @@ class Options:
     """What a user may set. A field is an option of the command line; to add one, add a field.
 
     model       : float checkpoint folder; None is the embedded model
+    outliers    : first grow large activations in a few channels (`pipeline.outliers`)
     bits        : bits per weight, one or several
     group_size  : weights that share a scale, one or several
     recipes     : rows of `awq_ref.search.RECIPES` by name; () for all of them
@@ -57,6 +58,9 @@ class Options:
 
     model: Path | None = _option(
         None, "float checkpoint folder; default: the embedded model", type=Path, metavar="FOLDER"
+    )
+    outliers: bool = _option(
+        False, "first grow large activations in 2 %% of the channels; same function", action="store_true"
     )
     bits: tuple[int, ...] = _option((3,), "bits per weight", type=int, nargs="+", metavar="N")
     group_size: tuple[int, ...] = _option(
@@ -127,8 +131,8 @@ class Experiment:
         parts = [f"awq-ref paper {self.name}"]
         for name in self.takes:
             value = getattr(chosen, name)
-            words = value if isinstance(value, tuple) else (value,)
-            parts += [] if value in (None, ()) else [f"{_flag(name)} {' '.join(map(str, words))}"]
+            words = value if isinstance(value, tuple) else () if value is True else (value,)
+            parts += [] if value in (None, False, ()) else [" ".join([_flag(name), *map(str, words)])]
         return " ".join(parts)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from awq_ref import __version__
 from awq_ref.checks import require_one_of
 from awq_ref.paper import (
+    ablation,
     alpha,
     calibration_shift,
     calibration_size,
@@ -38,6 +39,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         calibration_size.EXPERIMENT,
         calibration_shift.EXPERIMENT,
         alpha.EXPERIMENT,
+        ablation.EXPERIMENT,
         roofline.EXPERIMENT,
         memory.EXPERIMENT,
     )

@@ -6,6 +6,7 @@ calibrate   observe a model block by block
 quantize    quantize_model
 describe    what a folder holds
 compare     what quantization did to every linear
+outliers    the same function with large activations in a few channels
 """
 
 from awq_ref.pipeline.compare import compare_models

@@ -2,6 +2,7 @@
 
     candidate               the scales of one alpha, ours: dead channels stay out of it, the range is bounded
     candidate_llm_awq       the scales of one alpha as llm-awq makes them
+    candidate_unnormalized  the scales of one alpha without their common factor
     pool                    a statistic of a site's channels -> of the producer's (values under grouped queries)
     search_channel_scales   all alphas, the loss of each, the best one
 
@@ -97,7 +98,30 @@ def candidate_llm_awq(act_mean_abs: F32, alpha: float) -> F32:
     return scales
 
 
-CANDIDATES: dict[str, Candidate] = {"awq": candidate, "llm-awq": candidate_llm_awq}
+def candidate_unnormalized(act_mean_abs: F32, alpha: float) -> F32:
+    """Return the channel scales of one alpha as the paper's formula has them, without a common factor.
+
+    Equation [AWQ-6]  s_i = max(a_i, 2**-16 max a) ** alpha;  s_i = 1 for dead channels
+
+    Shapes, dtypes and errors as `candidate`. For the ablation: a common factor changes a group's step and its weights
+    alike, so it matters only through the rounding of what is stored.
+
+    Examples
+    --------
+    >>> candidate_unnormalized(np.float32([1.0, 4.0, 16.0, 0.0]), 0.5).tolist()
+    [1.0, 2.0, 4.0, 1.0]
+    """
+    _require_candidate("candidate_unnormalized", act_mean_abs, alpha)
+    floor = act_mean_abs.max() * np.float32(FLOOR)
+    scales: F32 = np.where(act_mean_abs > 0, np.maximum(act_mean_abs, floor) ** alpha, np.float32(1.0))
+    return scales
+
+
+CANDIDATES: dict[str, Candidate] = {
+    "awq": candidate,
+    "llm-awq": candidate_llm_awq,
+    "unnormalized": candidate_unnormalized,
+}
 
 
 def pool(act_mean_abs: F32, tie: I64) -> F32:
