@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from awq_ref import __version__
-from awq_ref.errors import AwqRefError
+from awq_ref.errors import AwqRefError, UnsupportedError
 from awq_ref.matmul import RESIDENCIES
 from awq_ref.paper.experiment import Options
 from awq_ref.spec import BITS
@@ -79,6 +79,7 @@ def _perplexity(arguments: argparse.Namespace) -> int:
     import math
 
     from awq_ref.pipeline import evaluation_tokens, load_model
+    from awq_ref.report.divergence import kl_divergence
     from awq_ref.report.perplexity import perplexity
     from awq_ref.report.tables import format_table
 
@@ -97,6 +98,10 @@ def _perplexity(arguments: argparse.Namespace) -> int:
         ["window, stride", f"{result.seq_len}, {result.stride}"],
         ["tokens/s", f"{result.n_tokens / result.seconds:.0f}"],
     ]
+    if arguments.reference:
+        reference = load_model(arguments.reference, residency=arguments.residency)
+        kl = kl_divergence(reference, model, token_ids, seq_len=seq_len)
+        rows.append(["KL to the reference", f"{kl:.6f} nats per token, stride {seq_len}"])
     print(format_table(["measure", "value"], rows, left=2))
     return 0
 
@@ -104,7 +109,31 @@ def _perplexity(arguments: argparse.Namespace) -> int:
 def _inspect(arguments: argparse.Namespace) -> int:
     from awq_ref.pipeline import describe_model
 
+    if arguments.errors != (arguments.quantized is not None):
+        raise UnsupportedError("inspect: takes one folder, or two as in inspect --errors MODEL QUANTIZED.")
+    if arguments.errors:
+        return _inspect_errors(arguments)
     print(describe_model(arguments.model, tensors=arguments.tensors))
+    return 0
+
+
+def _inspect_errors(arguments: argparse.Namespace) -> int:
+    from awq_ref.checkpoint import write_json
+    from awq_ref.paper.output import require_output
+    from awq_ref.pipeline import compare_models
+
+    require_output(None, arguments.json)  # before the work
+    found = compare_models(
+        arguments.model,
+        arguments.quantized,
+        report=arguments.report,
+        calibration=arguments.calibration,
+        samples=arguments.samples,
+        seq_len=arguments.seq_len,
+    )
+    if arguments.json:
+        write_json(arguments.json, found.to_json())
+    print(found.text())
     return 0
 
 
@@ -149,6 +178,14 @@ def _add_command(
     return parser
 
 
+def _add_calibration(parser: "argparse._ActionsContainer") -> None:
+    parser.add_argument(
+        "--calibration", type=Path, nargs="+", metavar="FILE", help="UTF-8 text; default: Python's library"
+    )
+    parser.add_argument("--samples", type=int, default=128, help="calibration windows")
+    parser.add_argument("--seq-len", type=int, default=512, help="tokens per window")
+
+
 def _add_quantize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _add_command(commands, "quantize", _quantize, "quantize a checkpoint folder to a new folder")
     parser.add_argument("model", type=Path, help="folder with config.json and safetensors")
@@ -159,11 +196,7 @@ def _add_quantize(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     parser.add_argument("--symmetric", action="store_true", help="no zero points")
     parser.add_argument("--recipe", default="awq", help="awq, llm-awq or rtn")
-    parser.add_argument(
-        "--calibration", type=Path, nargs="+", metavar="FILE", help="UTF-8 text; default: Python's library"
-    )
-    parser.add_argument("--samples", type=int, default=128, help="calibration windows")
-    parser.add_argument("--seq-len", type=int, default=512, help="tokens per window")
+    _add_calibration(parser)
     parser.add_argument(
         "--max-shard-bytes", type=int, default=5 * 10**9, help="size of a safetensors file at most"
     )
@@ -193,6 +226,7 @@ def _add_perplexity(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     parser.add_argument("--text", type=Path, help="UTF-8 file; default: held-out files of Python's library")
     parser.add_argument("--seq-len", type=int, default=512, help="tokens of context in a window")
     parser.add_argument("--stride", type=int, help="tokens from window to window; default: seq-len")
+    parser.add_argument("--reference", type=Path, metavar="FLOAT_MODEL", help="its divergence from this one")
     parser.add_argument("--max-tokens", type=int, help="evaluate on about this many tokens only")
     parser.add_argument(
         "--residency", default="packed", choices=RESIDENCIES, help="how quantized weights stay in memory"
@@ -213,6 +247,22 @@ def _add_paper(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--json", type=Path, metavar="FILE", help="write its rows and its setup here")
 
 
+def _add_inspect(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add_command(commands, "inspect", _inspect, "say what a checkpoint folder holds")
+    parser.add_argument("model", type=Path, help="float or quantized checkpoint folder")
+    parser.add_argument("quantized", type=Path, nargs="?", help="with --errors: what was made of it")
+    parser.add_argument("--tensors", action="store_true", help="list every tensor")
+    parser.add_argument(
+        "--errors",
+        action="store_true",
+        help="say what quantization did to every linear: --errors MODEL QUANTIZED",
+    )
+    errors = parser.add_argument_group("with --errors")
+    errors.add_argument("--report", type=Path, metavar="FILE", help="of quantize: all scales exactly")
+    _add_calibration(errors)
+    errors.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="awq-ref", description="AWQ quantization and int4 inference in NumPy."
@@ -222,9 +272,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_quantize(commands)
     _add_generate(commands)
     _add_perplexity(commands)
-    inspect = _add_command(commands, "inspect", _inspect, "say what a checkpoint folder holds")
-    inspect.add_argument("model", type=Path, help="float or quantized checkpoint folder")
-    inspect.add_argument("--tensors", action="store_true", help="list every tensor")
+    _add_inspect(commands)
     _add_paper(commands)
     demo = _add_command(commands, "demo", _demo, "quantize the embedded model and show the result")
     demo.add_argument("--out", type=Path, default=Path("awq_ref_demo"), help="folder for the checkpoints")

@@ -1,7 +1,6 @@
 """The demo: quantize the embedded model before the reader's eyes and say how good it is.
 
     run_demo       what `awq-ref demo` and `make demo` do
-    grow_outliers  the same function with a few large activation channels, as large models grow them by themselves
 
 Everything shown is computed on the spot; nothing is downloaded.
 """
@@ -14,20 +13,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from awq_ref.checkpoint import (
-    Checkpoint,
-    ShardWriter,
-    copy_side_files,
-    demo_model_path,
-    new_folder,
-    write_json,
-)
+from awq_ref.checkpoint import demo_model_path
 from awq_ref.dtypes import I64
 from awq_ref.errors import OutputError
 from awq_ref.matmul import Residency
 from awq_ref.pipeline import Model, calibrate, evaluation_tokens, folder_bytes, load_model, quantize_model
+from awq_ref.pipeline.outliers import grow_outliers
 from awq_ref.report.perplexity import perplexity
 from awq_ref.report.progress import progress
 from awq_ref.report.tables import format_bytes, format_table
@@ -39,8 +30,6 @@ CALIBRATION_WINDOWS = 32
 SEQ_LEN = 512
 EVALUATION_TOKENS = 8192
 DECODED_TOKENS = 32
-OUTLIER_CHANNELS = 5  # of 256: 2 %
-OUTLIER_FACTOR = 32.0  # a power of two: dividing a float16 by it is exact, short of subnormals
 MARKER = ".awq_ref_demo"  # a folder with this file is ours to replace
 PROMPT = (
     'class Stack:\n    """A list of items, last in, first out."""\n\n    def __init__(self, items=None):\n'
@@ -87,37 +76,6 @@ HEADERS = [
     "packed tok/s",
     "dense tok/s",
 ]
-
-
-def grow_outliers(source: Path, destination: Path) -> None:
-    """Write a checkpoint that computes the same function with large activations in a few channels.
-
-    In every block OUTLIER_CHANNELS entries of both norms' weights are multiplied by OUTLIER_FACTOR, and the columns
-    that read them are divided by it.
-    """
-    checkpoint = Checkpoint.open(source)
-    rng = np.random.default_rng(0)
-    readers = {
-        "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
-    }
-    changed: dict[str, np.ndarray] = {}
-    for layer in range(checkpoint.config["num_hidden_layers"]):
-        for norm, linears in readers.items():
-            factors = np.ones(checkpoint.config["hidden_size"], dtype=np.float32)
-            factors[rng.choice(len(factors), OUTLIER_CHANNELS, replace=False)] = OUTLIER_FACTOR
-            prefix = f"model.layers.{layer}"
-            changed[f"{prefix}.{norm}.weight"] = checkpoint.read(f"{prefix}.{norm}.weight") * factors
-            for linear in linears:
-                name = f"{prefix}.{linear}.weight"
-                changed[name] = checkpoint.read(name) / factors[None, :]
-    with new_folder(destination) as folder:
-        with ShardWriter(folder) as writer:
-            for name in checkpoint.names:
-                array = changed[name] if name in changed else checkpoint.read(name)
-                writer.add(name, array, dtype="F16")
-        copy_side_files(source, folder)
-        write_json(folder / "config.json", checkpoint.config)
 
 
 def decode_rate(model: Model, prompt: I64) -> float:

@@ -85,9 +85,10 @@ def plot(figure: Any, rows: Rows) -> None:
             axes.plot(best["alpha"], best["relative"], "o", color=colour, ms=4)
         axes.axhline(1.0, color="0.4", ls="--", lw=1)
         axes.set_title(site)
-    panels[0].set_ylim(0.0, 2.0)
+    panels[0].set_ylim(0.95 * min(row["relative"] for row in drawn), 1.5)
     figure.suptitle(
-        f"INT{bits}, groups of {group_size}: a line per layer, blue to red; dots: chosen", fontsize=9
+        f"INT{bits}, groups of {group_size}: a line per layer, the first dark, the last light; dots: chosen",
+        fontsize=9,
     )
     figure.supxlabel("alpha", fontsize=9)
     figure.supylabel("loss, relative to round-to-nearest", fontsize=9)
@@ -99,6 +100,6 @@ EXPERIMENT = Experiment(
     run=run,
     table=table,
     plot=plot,
-    takes=("model", "bits", "group_size", "samples", "seq_len"),
+    takes=("model", "outliers", "bits", "group_size", "samples", "seq_len"),
     defaults=Options(bits=(3,), group_size=(128,), samples=32, tokens=2),
 )

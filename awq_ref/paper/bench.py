@@ -9,10 +9,10 @@ measured is what ships. Statistics are observed once and serve every recipe and 
 """
 
 import hashlib
-import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from awq_ref.paper.experiment import Options, Row, Setup
 from awq_ref.pipeline import Model, ModelStatistics, calibrate, evaluation_tokens, load_model, quantize_model
 from awq_ref.pipeline.fit import require_group_sizes
 from awq_ref.pipeline.observation import open_float
+from awq_ref.pipeline.outliers import grow_outliers
 from awq_ref.pipeline.texts import encode_texts
 from awq_ref.report.divergence import kl_divergence
 from awq_ref.report.perplexity import LanguageModel, perplexity
@@ -82,14 +83,24 @@ def ids_sha256(token_ids: I64) -> str:
 class Bench:
     """A float model, its evaluation text, and what is done with them. Make one with `open_bench`.
 
-    source    : its folder
+    source    : its folder; `name` is what the setup calls it
     model     : the float model
     seq_len   : tokens of a window: the option, or the model's context where that is shorter
     token_ids : int64 (n_tokens,), the evaluation text
     """
 
-    def __init__(self, source: Path, model: Model, options: Options, evaluation: tuple[I64, str]) -> None:
-        self.source, self.model = source, model
+    def __init__(
+        self,
+        source: Path,
+        model: Model,
+        options: Options,
+        evaluation: tuple[I64, str],
+        *,
+        name: str,
+        scratch: TemporaryDirectory[str] | None = None,
+    ) -> None:
+        self.source, self.model, self.name = source, model, name
+        self._scratch = scratch  # goes when the bench goes
         self.seq_len = min(options.seq_len, model.config.max_position_embeddings)
         self.token_ids, self._evaluation = evaluation
         self._samples = options.samples
@@ -141,7 +152,7 @@ class Bench:
         given: dict[str, Any] = {"statistics": calibrated.statistics}
         if row.needs_tokens:  # statistics alone do not say what it judges on
             given = {"calibration": calibrated.windows}
-        with tempfile.TemporaryDirectory() as folder:
+        with TemporaryDirectory() as folder:
             target = Path(folder) / "model"
             report = quantize_model(
                 self.source, target, recipe=row, bits=bits, group_size=group_size, shown=False, **given
@@ -168,7 +179,7 @@ class Bench:
         """Return what is needed to measure the same again: model, calibration, evaluation text."""
         config = self.model.config
         model = {
-            "name": self.source.resolve().name,
+            "name": self.name,
             "architecture": config.family.architecture,
             "sha256": weights_sha256(self.source),
         }
@@ -179,6 +190,11 @@ class Bench:
             "sha256": ids_sha256(self.token_ids),
         }
         return {"model": model, "calibration": self._calibrations, "evaluation": evaluation} | more
+
+
+def source_of(options: Options) -> Path:
+    """Return the folder of the float model: the embedded one, if the options name none."""
+    return demo_model_path() if options.model is None else options.model
 
 
 def open_bench(options: Options, *, windows: int | None = None) -> Bench:
@@ -198,12 +214,17 @@ def open_bench(options: Options, *, windows: int | None = None) -> Bench:
     FormatError, MissingTensorError, UnsupportedError
         If the folder is not a float checkpoint of a known architecture.
     """
-    source = demo_model_path() if options.model is None else options.model
+    source = source_of(options)
+    name, scratch = source.resolve().name, None
     _, config = open_float(source)
     for group_size in options.group_size:
         require_group_sizes(config, group_size)
     length = min(options.seq_len, config.max_position_embeddings)
     require_memory(config, windows=windows or options.samples, tokens=options.tokens, seq_len=length)
+    if options.outliers:
+        scratch = TemporaryDirectory()
+        source, name = Path(scratch.name) / "model", f"{name}, with outliers"
+        grow_outliers(source_of(options), source)
     model = load_model(source, residency="dense")
-    token_ids, name, _ = evaluation_tokens(model.require_tokenizer(), None, limit=options.tokens)
-    return Bench(source, model, options, (token_ids, name))
+    token_ids, text, _ = evaluation_tokens(model.require_tokenizer(), None, limit=options.tokens)
+    return Bench(source, model, options, (token_ids, text), name=name, scratch=scratch)

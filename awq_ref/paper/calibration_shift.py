@@ -42,22 +42,22 @@ def _documented(tree: ast.Module) -> Iterator[tuple[DOCUMENTED, str]]:
 
 
 def documentation(source: str) -> str:
-    """Return the docstrings of a module, one after the other.
+    r"""Return the docstrings of a module, one after the other.
 
     Examples
     --------
-    >>> documentation('def f(x):\\n    "Return x."\\n    return x  # the same\\n')
+    >>> documentation('def f(x):\n    "Return x."\n    return x  # the same\n')
     'Return x.'
     """
     return "\n\n".join(text for _, text in _documented(_parse(source)))
 
 
 def bare_code(source: str) -> str:
-    """Return a module without its docstrings and comments, written out anew.
+    r"""Return a module without its docstrings and comments, written out anew.
 
     Examples
     --------
-    >>> print(bare_code('def f(x):\\n    "Return x."\\n    return x  # the same\\n'))
+    >>> print(bare_code('def f(x):\n    "Return x."\n    return x  # the same\n'))
     def f(x):
         return x
     """
@@ -159,9 +159,9 @@ def plot(figure: Any, rows: Rows) -> None:
     axes.axhline(0.0, color="0.3", lw=1)
     axes.set_xticks(positions, [f"{recipe} INT{bits} g{group_size}" for recipe, bits, group_size in series])
     axes.set(ylabel="perplexity lost by the mismatch, %")
-    axes.margins(y=0.2)
+    axes.set_xlim(-0.9, len(series) - 0.1)
     axes.grid(visible=False, axis="x")
-    axes.legend(loc="upper left")
+    figure.legend(loc="outside upper center", ncols=2)
 
 
 EXPERIMENT = Experiment(
@@ -171,5 +171,5 @@ EXPERIMENT = Experiment(
     table=table,
     plot=plot,
     takes=("model", "bits", "group_size", "recipes", "samples", "seq_len", "tokens"),
-    defaults=Options(bits=(3,), group_size=(128,), samples=32, tokens=8192),
+    defaults=Options(bits=(3,), group_size=(128,), samples=32, tokens=16384),
 )

@@ -135,6 +135,6 @@ EXPERIMENT = Experiment(
     run=run,
     table=table,
     plot=plot,
-    takes=("model", "bits", "group_size", "recipes", "seeds", "samples", "seq_len", "tokens"),
-    defaults=Options(bits=(3,), group_size=(128,), seeds=1, samples=192, tokens=8192),
+    takes=("model", "outliers", "bits", "group_size", "recipes", "seeds", "samples", "seq_len", "tokens"),
+    defaults=Options(bits=(3,), group_size=(128,), seeds=2, samples=192, tokens=4096),
 )

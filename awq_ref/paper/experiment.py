@@ -41,6 +41,7 @@ class Options:
     """What a user may set. A field is an option of the command line; to add one, add a field.
 
     model       : float checkpoint folder; None is the embedded model
+    outliers    : first grow large activations in a few channels (`pipeline.outliers`)
     bits        : bits per weight, one or several
     group_size  : weights that share a scale, one or several
     recipes     : rows of `awq_ref.search.RECIPES` by name; () for all of them
@@ -48,12 +49,18 @@ class Options:
     samples     : calibration windows
     seq_len     : tokens of a window, in calibration and evaluation
     tokens      : evaluation tokens
+    shapes      : models by name, of whose sizes one only wants to know: rows of `awq_ref.paper.shapes.SHAPES`
+    contexts    : tokens in the key/value cache, one or several
+    batches     : sequences at once, one or several
 
     Raises RangeError if a number lies outside its range.
     """
 
     model: Path | None = _option(
         None, "float checkpoint folder; default: the embedded model", type=Path, metavar="FOLDER"
+    )
+    outliers: bool = _option(
+        False, "first grow large activations in 2 %% of the channels; same function", action="store_true"
     )
     bits: tuple[int, ...] = _option((3,), "bits per weight", type=int, nargs="+", metavar="N")
     group_size: tuple[int, ...] = _option(
@@ -66,6 +73,11 @@ class Options:
     samples: int = _option(32, "calibration windows", type=int, metavar="N")
     seq_len: int = _option(512, "tokens of a window", type=int, metavar="N")
     tokens: int = _option(8192, "evaluation tokens", type=int, metavar="N")
+    shapes: tuple[str, ...] = _option(
+        (), "models by name, known by their sizes; default: all", nargs="+", metavar="NAME"
+    )
+    contexts: tuple[int, ...] = _option((4096,), "tokens in the cache", type=int, nargs="+", metavar="N")
+    batches: tuple[int, ...] = _option((1,), "sequences at once", type=int, nargs="+", metavar="N")
 
     def __post_init__(self) -> None:
         for name in self.recipes:
@@ -78,6 +90,9 @@ class Options:
         for name in ("seeds", "samples", "seq_len"):
             require_between("Options", name, getattr(self, name), 1, 2**31)
         require_between("Options", "tokens", self.tokens, 2, 2**31)
+        for name in ("contexts", "batches"):
+            for size in getattr(self, name):
+                require_between("Options", name, size, 1, 2**31)
 
 
 @dataclass(frozen=True)
@@ -116,8 +131,8 @@ class Experiment:
         parts = [f"awq-ref paper {self.name}"]
         for name in self.takes:
             value = getattr(chosen, name)
-            words = value if isinstance(value, tuple) else (value,)
-            parts += [] if value in (None, ()) else [f"{_flag(name)} {' '.join(map(str, words))}"]
+            words = value if isinstance(value, tuple) else () if value is True else (value,)
+            parts += [] if value in (None, False, ()) else [" ".join([_flag(name), *map(str, words)])]
         return " ".join(parts)
 
 

@@ -115,6 +115,6 @@ EXPERIMENT = Experiment(
     run=run,
     table=table,
     plot=plot,
-    takes=("model", "bits", "group_size", "recipes", "seeds", "samples", "seq_len", "tokens"),
+    takes=("model", "outliers", "bits", "group_size", "recipes", "seeds", "samples", "seq_len", "tokens"),
     defaults=Options(bits=(4, 3, 2), group_size=(128, 64), samples=16, tokens=8192),
 )

@@ -15,11 +15,14 @@ import numpy as np
 from awq_ref import __version__
 from awq_ref.checks import require_one_of
 from awq_ref.paper import (
+    ablation,
     alpha,
     calibration_shift,
     calibration_size,
     example,
     main_table,
+    memory,
+    roofline,
     salient,
     scale_sweep,
 )
@@ -36,6 +39,9 @@ EXPERIMENTS: dict[str, Experiment] = {
         calibration_size.EXPERIMENT,
         calibration_shift.EXPERIMENT,
         alpha.EXPERIMENT,
+        ablation.EXPERIMENT,
+        roofline.EXPERIMENT,
+        memory.EXPERIMENT,
     )
 }
 

@@ -97,6 +97,10 @@ def _grids(rows: Rows) -> list[tuple[int, int]]:
     return [(row["bits"], row["group_size"]) for row in select(rows, kept="nothing")]
 
 
+def _how(way: str) -> str:
+    return "at random" if way == "random" else f"by {way}"
+
+
 def table(rows: Rows) -> str:
     """Return perplexities: a line per way to choose, a column per share."""
     shares = sorted({row["share"] for row in rows} - {0.0, 1.0})
@@ -107,7 +111,7 @@ def table(rows: Rows) -> str:
         lines.append([f"INT{bits} g{group_size} (RTN)", plain, *[""] * len(shares)])
         for way in WAYS:
             found = [[row["perplexity"] for row in select(grid, kept=way, share=share)] for share in shares]
-            lines.append([f"INT{bits} g{group_size}, kept by {way}", "", *map(spread, found)])
+            lines.append([f"INT{bits} g{group_size}, kept {_how(way)}", "", *map(spread, found)])
     return format_table(["perplexity", "as it is", *[f"{share:.1%} in FP16" for share in shares]], lines)
 
 
@@ -122,7 +126,7 @@ def plot(figure: Any, rows: Rows) -> None:
             shares = sorted({row["share"] for row in chosen})
             values = [[row["perplexity"] for row in select(chosen, share=share)] for share in shares]
             means = np.array([np.mean(v) for v in values], dtype=np.float64)
-            axes.plot([100 * s for s in shares], means, marker=marker, label=f"by {way}")
+            axes.plot([100 * s for s in shares], means, marker=marker, label=_how(way))
             low, high = [min(v) for v in values], [max(v) for v in values]
             axes.fill_between([100 * s for s in shares], low, high, alpha=0.15)
         plain = select(grid, kept="nothing")[0]["perplexity"]
@@ -143,6 +147,6 @@ EXPERIMENT = Experiment(
     run=run,
     table=table,
     plot=plot,
-    takes=("model", "bits", "group_size", "seeds", "samples", "seq_len", "tokens"),
+    takes=("model", "outliers", "bits", "group_size", "seeds", "samples", "seq_len", "tokens"),
     defaults=Options(bits=(3,), group_size=(128,), seeds=3, samples=32, tokens=8192),
 )

@@ -141,6 +141,6 @@ EXPERIMENT = Experiment(
         Column("KL", "kl", ".4f"),
     ),
     plot=plot,
-    takes=("model", "bits", "group_size", "samples", "seq_len", "tokens"),
+    takes=("model", "outliers", "bits", "group_size", "samples", "seq_len", "tokens"),
     defaults=Options(bits=(3,), group_size=(128,), samples=32, tokens=8192),
 )

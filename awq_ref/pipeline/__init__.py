@@ -5,8 +5,11 @@ texts       text and ids for calibration and evaluation
 calibrate   observe a model block by block
 quantize    quantize_model
 describe    what a folder holds
+compare     what quantization did to every linear
+outliers    the same function with large activations in a few channels
 """
 
+from awq_ref.pipeline.compare import compare_models
 from awq_ref.pipeline.describe import describe_model, folder_bytes
 from awq_ref.pipeline.load import Model, load_model
 from awq_ref.pipeline.observation import ModelStatistics, calibrate
@@ -17,6 +20,7 @@ __all__ = [
     "Model",
     "ModelStatistics",
     "calibrate",
+    "compare_models",
     "describe_model",
     "evaluation_tokens",
     "folder_bytes",

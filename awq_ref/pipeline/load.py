@@ -1,8 +1,10 @@
 """A checkpoint folder becomes a model that computes.
 
-Model        decoder and tokenizer: logits, generate, stream, stream_text
-load_model   float or quantized folder -> Model
-read_block   one layer's weights -> Block, as the checkpoint stores them
+Model                   decoder and tokenizer: logits, generate, stream, stream_text
+load_model              float or quantized folder -> Model
+read_block              one layer's weights -> Block, as the checkpoint stores them
+read_quantized_linear   one linear's integers, scales and zero points
+check_complete          all tensors are there, said from the headers
 """
 
 from collections import Counter
@@ -28,7 +30,7 @@ from awq_ref.model import (
     outer_tensor_shapes,
 )
 from awq_ref.pack import LAYOUTS, unpack_linear
-from awq_ref.spec import LinearOperator
+from awq_ref.spec import LinearOperator, QuantizedLinear
 from awq_ref.text import Tokenizer, sampler
 
 
@@ -154,6 +156,15 @@ def _read_bias(checkpoint: Checkpoint, name: str) -> F32 | None:
     return checkpoint.read(f"{name}.bias") if f"{name}.bias" in checkpoint else None
 
 
+def read_quantized_linear(
+    checkpoint: Checkpoint, name: str, quantization: QuantizationConfig
+) -> QuantizedLinear:
+    """Read one linear's integers, scales and zero points, without its bias."""
+    spec, layout, _ = quantization
+    tensors = {end: checkpoint.read_stored(f"{name}.{end}") for end in LAYOUTS[layout].tensor_names(spec)}
+    return unpack_linear(tensors, spec, layout)
+
+
 def _read_linear(
     checkpoint: Checkpoint, name: str, quantization: QuantizationConfig | None, residency: Residency
 ) -> LinearOperator:
@@ -161,9 +172,8 @@ def _read_linear(
     bias = _read_bias(checkpoint, name)
     if quantization is None or f"{name}.weight" in checkpoint:
         return DenseLinear(checkpoint.read(f"{name}.weight"), bias)
-    spec, layout, _ = quantization
-    tensors = {end: checkpoint.read_stored(f"{name}.{end}") for end in LAYOUTS[layout].tensor_names(spec)}
-    return to_operator(replace(unpack_linear(tensors, spec, layout), bias=bias), residency)
+    linear = read_quantized_linear(checkpoint, name, quantization)
+    return to_operator(replace(linear, bias=bias), residency)
 
 
 def read_block(
@@ -181,7 +191,7 @@ def read_block(
     return Block(norms, {n: _read_linear(checkpoint, prefix + n, quantization, residency) for n in names})
 
 
-def _check_complete(
+def check_complete(
     checkpoint: Checkpoint, config: ModelConfig, quantization: QuantizationConfig | None
 ) -> None:
     """Check names, shapes and dtypes from the headers alone; of a quantized linear, its layout checks its tensors."""
@@ -239,7 +249,7 @@ def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
     config = ModelConfig.from_json(checkpoint.config)
     stored = checkpoint.quantization_config
     quantization = None if stored is None else read_quantization_config(stored)
-    _check_complete(checkpoint, config, quantization)
+    check_complete(checkpoint, config, quantization)
     blocks = [
         read_block(checkpoint, config, layer, quantization=quantization, residency=residency)
         for layer in range(config.num_hidden_layers)

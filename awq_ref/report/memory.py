@@ -1,7 +1,8 @@
 """How many bytes weights and the key/value cache take, from shapes and a spec alone.
 
     bits_per_weight    codes, scales and zero points, per weight
-    linear_bytes       one linear in memory, by residency
+    linear_parts       one linear in memory, by residency: codes, scales, zero points
+    linear_bytes       their sum
     weight_bytes       all linears in memory, every residency
     kv_cache_bytes     the key/value cache
 
@@ -54,11 +55,11 @@ def bits_per_weight(spec: QuantSpec, in_features: int, *, zero_point_bits: int |
     return spec.bits + (scale_bits + zero_point_bits) / group_size
 
 
-def linear_bytes(out_features: int, in_features: int, *, spec: QuantSpec, residency: str) -> int:
-    """Return the bytes that one linear without bias keeps in memory.
+def linear_parts(out_features: int, in_features: int, *, spec: QuantSpec, residency: str) -> dict[str, int]:
+    """Return the bytes that one linear without bias keeps in memory, as codes, scales and zero_points.
 
     packed: bits per weight, a scale and a uint8 zero point per group; codes: a byte per weight instead;
-    dense: float32 weights alone.
+    dense: float32 weights alone, counted as codes.
 
     Raises
     ------
@@ -66,17 +67,30 @@ def linear_bytes(out_features: int, in_features: int, *, spec: QuantSpec, reside
         If the residency is unknown.
     ShapeError
         If the group size does not divide in_features.
+
+    Examples
+    --------
+    >>> linear_parts(8, 256, spec=QuantSpec(bits=4, group_size=128), residency="packed")
+    {'codes': 1024, 'scales': 32, 'zero_points': 16}
     """
-    require_one_of("linear_bytes", "residency", residency, RESIDENCIES)
+    require_one_of("linear_parts", "residency", residency, RESIDENCIES)
     n_weights = out_features * in_features
     if residency == "dense":
-        return n_weights * FLOAT32_BYTES
-    n_groups = n_weights // require_group_size("linear_bytes", in_features, spec.group_size)
-    group_bytes = np.dtype(spec.scale_dtype).itemsize + ZERO_POINT_BYTES
+        return {"codes": n_weights * FLOAT32_BYTES, "scales": 0, "zero_points": 0}
+    n_groups = n_weights // require_group_size("linear_parts", in_features, spec.group_size)
     code_bytes = (
         n_weights * CODE_BYTES if residency == "codes" else -(-n_weights * spec.bits // BITS_PER_BYTE)
     )
-    return code_bytes + n_groups * group_bytes
+    return {
+        "codes": code_bytes,
+        "scales": n_groups * np.dtype(spec.scale_dtype).itemsize,
+        "zero_points": n_groups * ZERO_POINT_BYTES,
+    }
+
+
+def linear_bytes(out_features: int, in_features: int, *, spec: QuantSpec, residency: str) -> int:
+    """Return the bytes that one linear without bias keeps in memory: the sum of `linear_parts`."""
+    return sum(linear_parts(out_features, in_features, spec=spec, residency=residency).values())
 
 
 def weight_bytes(shapes: Iterable[tuple[int, int]], *, spec: QuantSpec) -> dict[str, int]:

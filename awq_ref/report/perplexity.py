@@ -1,8 +1,11 @@
 """How well a model predicts a text: perplexity, with every token counted once.
 
-    score_windows   cut a text into windows with stride; which targets each one scores
-    token_losses    logits, targets -> nats per token
-    perplexity      the whole measurement
+    score_windows    cut a text into windows with stride; which targets each one scores
+    window_batches   neighbouring windows of equal length, to be run together
+    scored_states    the hidden states from which a batch's targets are predicted
+    logit_rows       how many rows of logits are held at a time
+    token_losses     logits, targets -> nats per token
+    perplexity       the whole measurement
 
 Source: docs/equations.md#eval-1.
 """
@@ -104,7 +107,7 @@ def token_losses(logits: F32, targets: I64) -> F64:
     return losses
 
 
-def _batches(windows: list[Window], tokens: int) -> Iterator[list[Window]]:
+def window_batches(windows: list[Window], tokens: int) -> Iterator[list[Window]]:
     """Group neighbouring windows of equal length, up to a number of tokens."""
     batch: list[Window] = []
     for window in windows:
@@ -117,19 +120,39 @@ def _batches(windows: list[Window], tokens: int) -> Iterator[list[Window]]:
         yield batch
 
 
-def _batch_loss(model: LanguageModel, token_ids: I64, batch: list[Window]) -> float:
-    """Return the summed loss of the targets that the windows of a batch score."""
+def scored_states(model: LanguageModel, token_ids: I64, batch: list[Window]) -> F32:
+    """Return the final hidden states from which the batch's targets are predicted: (n_scored, hidden_size)."""
     ids = np.stack([token_ids[w.start : w.stop] for w in batch])  # (batch, seq)
     hidden = model.hidden(ids)  # (batch, seq, hidden_size)
-    kept = np.concatenate([hidden[i, len(ids[i]) - w.n_scored :] for i, w in enumerate(batch)])
+    return np.concatenate([hidden[i, len(ids[i]) - w.n_scored :] for i, w in enumerate(batch)])
+
+
+def logit_rows(vocab_size: int) -> int:
+    """Return how many rows of float32 logits stay within LOGIT_BYTES; at least one."""
+    return max(1, LOGIT_BYTES // (4 * vocab_size))
+
+
+def _batch_loss(model: LanguageModel, token_ids: I64, batch: list[Window]) -> float:
+    """Return the summed loss of the targets that the windows of a batch score."""
+    kept = scored_states(model, token_ids, batch)  # (n_scored, hidden_size)
     targets = np.concatenate([token_ids[w.stop + 1 - w.n_scored : w.stop + 1] for w in batch])
     total = 0.0
-    rows = max(1, LOGIT_BYTES // (4 * model.vocab_size))
+    rows = logit_rows(model.vocab_size)
     for first in range(0, len(kept), rows):
         logits = model.head(kept[first : first + rows])
         require_finite("perplexity", "logits", logits)
         total += float(token_losses(logits, targets[first : first + rows]).sum())
     return total
+
+
+def require_text(who: str, token_ids: I64) -> None:
+    """Raise ShapeError or CorpusError unless token_ids are one run of at least two ids."""
+    if token_ids.ndim != 1:
+        raise ShapeError(f"{who}: token_ids must have one axis; got shape {token_ids.shape}.")
+    if len(token_ids) < 2:
+        raise CorpusError(
+            f"{who}: the text must have at least 2 tokens; got {len(token_ids)}. Use a longer text."
+        )
 
 
 def perplexity(
@@ -169,16 +192,11 @@ def perplexity(
     -----
     Numerics: see `token_losses`; the sum over tokens is in float64.
     """
-    if token_ids.ndim != 1:
-        raise ShapeError(f"perplexity: token_ids must have one axis; got shape {token_ids.shape}.")
-    if len(token_ids) < 2:
-        raise CorpusError(
-            f"perplexity: the text must have at least 2 tokens; got {len(token_ids)}. Use a longer text."
-        )
+    require_text("perplexity", token_ids)
     stride = seq_len if stride is None else stride
     started = time.perf_counter()
     windows = score_windows(len(token_ids), seq_len=seq_len, stride=stride)
-    batches = list(_batches(windows, batch_tokens))
+    batches = list(window_batches(windows, batch_tokens))
     total = 0.0
     for batch in progress(batches, total=len(batches), label="perplexity", unit="batch", shown=shown):
         total += _batch_loss(model, token_ids, batch)

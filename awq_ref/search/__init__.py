@@ -6,6 +6,7 @@ channel_scales   the alpha search
 clipping         the clip search
 objective        how a choice is judged
 folding          how it is put into the weights
+unfolding        what a quantized checkpoint's weights are in the float model's terms
 block            all of it, for one block
 result           what comes out
 """
@@ -37,6 +38,7 @@ from awq_ref.search.folding import (
 from awq_ref.search.objective import (
     GramObjective,
     ModuleObjective,
+    Statistics,
     direct_loss,
     gram_loss,
     gram_row_losses,
@@ -58,6 +60,7 @@ __all__ = [
     "ScaleGroup",
     "ScaleSearch",
     "SiteReport",
+    "Statistics",
     "candidate",
     "candidate_llm_awq",
     "diagonal_blocks",

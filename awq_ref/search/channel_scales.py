@@ -4,6 +4,7 @@
     candidate_llm_awq       the scales of one alpha as llm-awq makes them
     candidate_autoawq       as AutoAWQ makes them, from activations and weights ("duo scaling")
     relative_weight_mean    the statistic of the weights that it uses
+    candidate_unnormalized  the scales of one alpha without their common factor
     pool                    a statistic of a site's channels -> of the producer's (values under grouped queries)
     search_channel_scales   all alphas, the loss of each, the best one
 
@@ -144,7 +145,30 @@ def candidate_autoawq(act_mean_abs: F32, alpha: float, *, weight_mean: F32) -> F
     return scales
 
 
-CANDIDATES: dict[str, Candidate] = {"awq": candidate, "llm-awq": candidate_llm_awq}
+def candidate_unnormalized(act_mean_abs: F32, alpha: float) -> F32:
+    """Return the channel scales of one alpha as the paper's formula has them, without a common factor.
+
+    Equation [AWQ-6]  s_i = max(a_i, 2**-16 max a) ** alpha;  s_i = 1 for dead channels
+
+    Shapes, dtypes and errors as `candidate`. For the ablation: a common factor changes a group's step and its weights
+    alike, so it matters only through the rounding of what is stored.
+
+    Examples
+    --------
+    >>> candidate_unnormalized(np.float32([1.0, 4.0, 16.0, 0.0]), 0.5).tolist()
+    [1.0, 2.0, 4.0, 1.0]
+    """
+    _require_candidate("candidate_unnormalized", act_mean_abs, alpha)
+    floor = act_mean_abs.max() * np.float32(FLOOR)
+    scales: F32 = np.where(act_mean_abs > 0, np.maximum(act_mean_abs, floor) ** alpha, np.float32(1.0))
+    return scales
+
+
+CANDIDATES: dict[str, Candidate] = {
+    "awq": candidate,
+    "llm-awq": candidate_llm_awq,
+    "unnormalized": candidate_unnormalized,
+}
 WEIGHTED_CANDIDATES: dict[str, Callable[..., F32]] = {
     "autoawq": candidate_autoawq
 }  # take weight_mean as well

@@ -3,7 +3,13 @@
 import pytest
 
 from awq_ref.errors import RangeError, ShapeError
-from awq_ref.report.memory import bits_per_weight, kv_cache_bytes, linear_bytes, weight_bytes
+from awq_ref.report.memory import (
+    bits_per_weight,
+    kv_cache_bytes,
+    linear_bytes,
+    linear_parts,
+    weight_bytes,
+)
 from awq_ref.spec import QuantSpec
 
 
@@ -55,7 +61,7 @@ def test_bytes_of_the_cache():
 def test_groups_that_do_not_fit():
     with pytest.raises(ShapeError, match="bits_per_weight: group_size must divide in_features"):
         bits_per_weight(QuantSpec(), 100)
-    with pytest.raises(ShapeError, match="linear_bytes: group_size must divide in_features"):
+    with pytest.raises(ShapeError, match="linear_parts: group_size must divide in_features"):
         linear_bytes(8, 100, spec=QuantSpec(), residency="packed")
     with pytest.raises(ShapeError, match="group_size must divide in_features"):
         weight_bytes([(8, 100)], spec=QuantSpec())
@@ -69,3 +75,18 @@ def test_an_unknown_residency():
 def test_a_negative_size():
     with pytest.raises(RangeError, match="capacity must lie in"):
         kv_cache_bytes(n_layers=1, n_kv_heads=1, head_dim=1, capacity=-1)
+
+
+def test_parts_of_one_linear():
+    # 8 x 256 weights in 16 groups
+    spec = QuantSpec(bits=3)
+    assert linear_parts(8, 256, spec=spec, residency="packed") == {
+        "codes": 768,
+        "scales": 32,
+        "zero_points": 16,
+    }
+    assert linear_parts(8, 256, spec=spec, residency="dense") == {
+        "codes": 8192,
+        "scales": 0,
+        "zero_points": 0,
+    }

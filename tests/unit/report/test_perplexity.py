@@ -4,26 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from helpers.bigram import Bigram
 
 from awq_ref.errors import CorpusError, RangeError, ShapeError
 from awq_ref.report.perplexity import perplexity, score_windows, token_losses
-
-
-class Bigram:
-    """Predicts from the last token alone: logits are a row of a fixed table, so the context does not matter."""
-
-    def __init__(self, table: np.ndarray) -> None:
-        self.table = table.astype(np.float32)
-
-    @property
-    def vocab_size(self) -> int:
-        return len(self.table)
-
-    def hidden(self, token_ids: np.ndarray) -> np.ndarray:
-        return token_ids[..., None].astype(np.float32)
-
-    def head(self, hidden: np.ndarray) -> np.ndarray:
-        return self.table[hidden[..., 0].astype(np.int64)]
 
 
 def scalar_loss(logits: list[float], target: int) -> float:

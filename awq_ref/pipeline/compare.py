@@ -1,0 +1,253 @@
+"""A float model and a quantized one, side by side: what happened to each linear.
+
+    compare_models   two folders and calibration text -> ErrorReport
+
+One block of the float model, with its statistics, is in memory at a time, and one linear of the quantized.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from awq_ref.checkpoint import RECORD, Checkpoint, QuantizationConfig, read_quantization_config
+from awq_ref.dtypes import F32
+from awq_ref.errors import ShapeError, UnsupportedError
+from awq_ref.model import ModelConfig, block_linear_shapes, block_prefix
+from awq_ref.pipeline.load import check_complete, open_tokenizer, read_quantized_linear
+from awq_ref.pipeline.observation import ObservedBlock, located, observed_blocks, open_float
+from awq_ref.pipeline.stored_scales import ScaleSource, require_same_run, stored_folds
+from awq_ref.pipeline.texts import Calibration, calibration_windows
+from awq_ref.quantize import choose_grid, dequantize_linear, pseudo_quantize
+from awq_ref.report.error_tables import ErrorReport, LinearRow
+from awq_ref.report.errors import LinearErrors, linear_errors
+from awq_ref.report.progress import progress
+from awq_ref.report.quantization import QuantizationReport
+from awq_ref.search import (
+    RECIPES,
+    LinearFold,
+    ScaleGroup,
+    Statistics,
+    plan_for,
+    query_head_tie,
+)
+from awq_ref.search.unfolding import unfold
+
+WHO = "inspect --errors"
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The two checkpoints."""
+
+    original: Checkpoint
+    quantized: Checkpoint
+    config: ModelConfig
+    quantization: QuantizationConfig
+    source: ScaleSource
+
+    @property
+    def plan(self) -> tuple[ScaleGroup, ...]:
+        return plan_for(self.config.model_type)
+
+    def is_quantized(self, name: str) -> bool:
+        return f"{name}.weight" not in self.quantized
+
+    def stored(self, name: str) -> F32:
+        """Return a linear of the quantized model as float32."""
+        if not self.is_quantized(name):
+            return self.quantized.read(f"{name}.weight")
+        return dequantize_linear(read_quantized_linear(self.quantized, name, self.quantization))
+
+
+def _require_roles(original: Checkpoint, quantized: Checkpoint) -> None:
+    """Raise UnsupportedError unless the first is float and the second quantized."""
+    kinds = [checkpoint.quantization_config is not None for checkpoint in (original, quantized)]
+    if kinds == [False, True]:
+        return
+    said = " and ".join("quantized" if kind else "float" for kind in kinds)
+    hint = "Swap them" if kinds == [True, False] else "Give the original first, what was made from it second"
+    raise UnsupportedError(
+        f"{WHO}: the first model must be float and the second quantized; got {said} "
+        f"({original.folder}, {quantized.folder}). {hint}."
+    )
+
+
+def _require_same_shape(config: ModelConfig, other: ModelConfig) -> None:
+    """Raise ShapeError, naming the first difference, unless all linears of the blocks have the same shapes."""
+    ours, theirs = block_linear_shapes(config), block_linear_shapes(other)
+    facts: dict[str, tuple[object, object]] = {
+        "num_hidden_layers": (config.num_hidden_layers, other.num_hidden_layers)
+    }
+    facts |= {name: (shape, theirs.get(name)) for name, shape in ours.items()}
+    for name, (first, second) in facts.items():
+        if first != second:
+            raise ShapeError(
+                f"{WHO}: both models must have the same shape; got {name} {first} in the first, {second} in the "
+                "second. Was the second made from the first?"
+            )
+
+
+def _open_pair(source: str | Path, quantized: str | Path, report: QuantizationReport | None) -> _Pair:
+    """Open both checkpoints and check, from their headers alone, that they belong together."""
+    other = Checkpoint.open(quantized)
+    _require_roles(Checkpoint.open(source), other)
+    original, config = open_float(source)
+    other_config = ModelConfig.from_json(other.config)
+    quantization = read_quantization_config(other.quantization_config or {})
+    _require_same_shape(config, other_config)
+    check_complete(other, other_config, quantization)
+    if report is not None:
+        require_same_run(report, quantization.spec, config.num_hidden_layers)
+    recipe = RECIPES.get((other.config.get(RECORD) or {}).get("recipe", ""))
+    scaled = recipe is None or recipe.searches
+    return _Pair(original, other, config, quantization, ScaleSource(report, scaled))
+
+
+def _errors(pair: _Pair, weight: F32, name: str, statistics: Statistics, fold: LinearFold) -> LinearErrors:
+    """Return the errors of one quantized linear; name is its full name."""
+    spec = pair.quantization.spec
+    delta = read_quantized_linear(pair.quantized, name, pair.quantization).scales
+    with located(name):
+        return linear_errors(
+            weight,
+            unfold(pair.stored(name), fold),
+            pseudo_quantize(weight, spec=spec),
+            statistics,
+            delta=delta,
+            delta_rounded=choose_grid(weight, spec=spec)[0],
+            fold=fold,
+        )
+
+
+def _compared_block(pair: _Pair, found: ObservedBlock) -> Iterator[LinearRow]:
+    """Yield the rows of one block."""
+    config, prefix = pair.config, block_prefix(pair.config, found.layer)
+    weights = found.weights()
+    norms = {name: pair.quantized.read(f"{prefix}{name}.weight") for name in config.family.norms}
+    tie = query_head_tie(
+        n_heads=config.num_attention_heads, n_kv_heads=config.num_key_value_heads, head_dim=config.head_dim
+    )
+    with located(prefix.rstrip(".")):
+        folds = stored_folds(
+            pair.plan,
+            weights,
+            (found.block.norms, norms),
+            lambda name: pair.stored(prefix + name),
+            ties={group.site: tie for group in pair.plan if group.tied},
+            source=pair.source,
+            layer=found.layer,
+        )
+    sites = {name: group.site for group in pair.plan for name in group.consumers}
+    for name, weight in weights.items():
+        if pair.is_quantized(prefix + name):
+            statistics = found.observations.statistics[sites[name]]
+            errors = _errors(pair, weight, prefix + name, statistics, folds.folds[name])
+            known = (folds.columns_from.get(name, "-"), folds.rows_from.get(name, "-"))
+            yield LinearRow(found.layer, name, errors, *known)
+
+
+def _seen_before(pair: _Pair, calibration: dict[str, Any]) -> bool:
+    record = (pair.quantized.config.get(RECORD) or {}).get("calibration") or {}
+    return bool(record) and record.get("sha256") == calibration["sha256"]
+
+
+def _notes(pair: _Pair, calibration: dict[str, Any], rows: tuple[LinearRow, ...]) -> tuple[str, ...]:
+    """Return what a reader must know about the numbers."""
+    tokens = calibration["windows"] * calibration["seq_len"]
+    notes = [
+        f"Measured on {tokens:,} tokens ({calibration['source']}), with the float model's inputs: errors of earlier "
+        "layers are not in them."
+    ]
+    if _seen_before(pair, calibration):
+        notes.append(
+            "The quantization was fitted to the same tokens: on other text the errors are a little larger."
+        )
+    widest = max(into for _, into in block_linear_shapes(pair.config).values())
+    if tokens < widest:
+        notes.append(
+            f"{tokens} tokens are fewer than the {widest} inputs of the widest linear: in the directions that none of "
+            "them shows, an error counts as 0. Take more --samples."
+        )
+    if any("estimate" in (row.columns_from, row.rows_from) for row in rows):
+        notes.append(
+            "The scales between v_proj and o_proj, and up_proj and down_proj, are least-squares estimates: a "
+            "checkpoint holds only their rounded product. --report FILE, saved by quantize --report, has them exactly."
+        )
+    if any(row.errors.weight_error >= 1.0 for row in rows):
+        notes.append(
+            "Some weights are as far from the original's as zeros are: was QUANTIZED made from MODEL?"
+        )
+    n_linears = len(block_linear_shapes(pair.config)) * pair.config.num_hidden_layers
+    if len(rows) < n_linears:
+        notes.append(f"{n_linears - len(rows)} of {n_linears} linears are stored as float and not listed.")
+    return tuple(notes)
+
+
+def compare_models(
+    source: str | Path,
+    quantized: str | Path,
+    *,
+    report: QuantizationReport | str | Path | None = None,
+    calibration: Calibration = None,
+    samples: int = 128,
+    seq_len: int = 512,
+    shown: bool | None = None,
+) -> ErrorReport:
+    """Say what quantization did to every linear of a model.
+
+    Parameters
+    ----------
+    source : str or Path
+        Folder of the float model.
+    quantized : str or Path
+        Folder of what was made from it.
+    report : QuantizationReport or the file of one, optional
+        Of the run that made it: then all channel scales are known exactly.
+    calibration : files (Path), texts (str), ids (windows, seq), or None
+        What the errors are measured on. None: the calibration part of the standard library's source.
+    samples, seq_len : int
+        How many windows, of how many tokens.
+    shown : bool, optional
+        Draw a progress bar; by default on a terminal only.
+
+    Returns
+    -------
+    report : ErrorReport
+
+    Raises
+    ------
+    UnsupportedError
+        If the first model is not float or the second not quantized.
+    ShapeError
+        If the two do not have the same shape.
+    RangeError
+        If their norms cannot belong together, or a weight or an activation is NaN or infinite.
+    FormatError
+        If the report is that of another model.
+    CorpusError, MissingTensorError, DtypeError
+        As `calibrate` and `load_model`.
+
+    Notes
+    -----
+    Memory: one float block with its Gram matrices, the hidden states of all windows, and about four arrays as large
+    as its largest linear.
+    """
+    if isinstance(report, str | Path):
+        report = QuantizationReport.load(report)
+    pair = _open_pair(source, quantized, report)
+    windows, fingerprint = calibration_windows(
+        open_tokenizer(source),
+        calibration,
+        samples=samples,
+        seq_len=min(seq_len, pair.config.max_position_embeddings),
+        vocab_size=pair.config.vocab_size,
+    )
+    blocks = observed_blocks(pair.original, pair.config, windows)
+    rows: list[LinearRow] = []
+    n_layers = pair.config.num_hidden_layers
+    for _ in progress(range(n_layers), total=n_layers, label="errors", unit="block", shown=shown):
+        rows += _compared_block(pair, next(blocks))
+    names = [Path(path).resolve().name for path in (source, quantized)]
+    notes = _notes(pair, fingerprint, tuple(rows))
+    return ErrorReport(names[0], names[1], pair.quantization.spec, fingerprint, tuple(rows), notes)

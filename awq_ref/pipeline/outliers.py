@@ -1,0 +1,58 @@
+"""A model with large activations in a few channels, made from one that has none.
+
+grow_outliers   the same function, with the outlier channels that large models grow by themselves
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from awq_ref.checkpoint import Checkpoint, ShardWriter, copy_side_files, new_folder, write_json
+from awq_ref.dtypes import F32
+from awq_ref.model import ModelConfig, block_prefix
+from awq_ref.search import plan_for
+
+OUTLIER_SHARE = 0.02  # of the channels: what is salient in large models is about as rare
+OUTLIER_FACTOR = 32.0  # a power of two: dividing a float16 by it is exact, short of subnormals
+
+
+def outlier_factors(config: ModelConfig, *, seed: int = 0) -> dict[str, F32]:
+    """Return tensor name -> what multiplies its last axis: norms grow in a few channels, their readers shrink there."""
+    rng = np.random.default_rng(seed)
+    count = max(1, round(OUTLIER_SHARE * config.hidden_size))
+    factors: dict[str, F32] = {}
+    for layer in range(config.num_hidden_layers):
+        prefix = block_prefix(config, layer)
+        for group in plan_for(config.model_type):
+            if group.producer_kind != "norm":
+                continue
+            grown = np.ones(config.hidden_size, dtype=np.float32)
+            grown[rng.choice(config.hidden_size, count, replace=False)] = OUTLIER_FACTOR
+            factors[f"{prefix}{group.producer}.weight"] = grown
+            factors |= {f"{prefix}{name}.weight": 1.0 / grown for name in group.consumers}
+    return factors
+
+
+def grow_outliers(source: str | Path, destination: str | Path) -> None:
+    """Write a checkpoint that computes the same function with large activations in a few channels.
+
+    In every block 2 % of the entries of both norms' weights are multiplied by 32, and the columns that read them are
+    divided by it: exact in floating point, short of subnormals.
+
+    Raises
+    ------
+    UnsupportedError
+        If the family has no plan.
+    OutputError
+        If the destination exists or cannot be written.
+    """
+    checkpoint = Checkpoint.open(source)
+    factors = outlier_factors(ModelConfig.from_json(checkpoint.config))
+    with new_folder(destination) as folder:
+        with ShardWriter(folder) as writer:
+            for name in checkpoint.names:
+                array = checkpoint.read(name)
+                grown = array * factors[name] if name in factors else array
+                writer.add(name, grown, dtype=checkpoint.info(name).dtype)
+        copy_side_files(Path(source), folder)
+        write_json(folder / "config.json", checkpoint.config)
