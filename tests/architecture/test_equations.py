@@ -9,7 +9,7 @@ import re
 import pytest
 from helpers.source import ROOT, Definition, definitions, parse, python_files, relative
 
-EQUATION = re.compile(r"\[((?:AWQ|LLM|EVAL)-\d+)\]")
+EQUATION = re.compile(r"\[((?:AWQ|GPTQ|LLM|EVAL)-\d+)\]")
 LAW = re.compile(r"\b(P-[A-Z]+)\b")
 PAGE = ROOT / "docs" / "equations.md"
 

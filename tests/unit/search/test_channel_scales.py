@@ -6,6 +6,7 @@ from helpers.assertions import assert_close, assert_same_bits
 
 from awq_ref.errors import RangeError, ShapeError
 from awq_ref.search import candidate, candidate_llm_awq, pool, search_channel_scales
+from awq_ref.search.channel_scales import candidate_autoawq, relative_weight_mean
 
 GRID = tuple(i / 10 for i in range(11))
 
@@ -35,6 +36,30 @@ def test_llm_awq_lets_a_dead_channel_move_the_others():
     # t = 1e-4, 1, 4 with alpha 1/2: divided by sqrt(4 * 1e-4) = 0.02. Roundings: power, product, root, quotient.
     found = candidate_llm_awq(f32(0.0, 1.0, 16.0), 0.5)
     assert_close(found, [5e-3, 50.0, 200.0], rtol=4 * 2.0**-23)
+
+
+def duo_by_hand(act, weights, group_size, alpha):
+    """AutoAWQ's duo scaling, number by number, in Python floats."""
+    n, rows = len(act), [row for weight in weights for row in weight.tolist()]
+    shares = [0.0] * n
+    for row in rows:
+        for i in range(n):
+            start = i // group_size * group_size
+            shares[i] += abs(row[i]) / (max(abs(w) for w in row[start : start + group_size]) + 1e-6) / len(rows)
+    powers = [max(a**alpha / (m ** (1 - alpha) + 1e-4), 1e-4) for a, m in zip(act, shares, strict=True)]
+    middle = math.sqrt(max(powers) * min(powers))
+    return [power / middle for power in powers]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.35, 0.95])
+def test_autoawq_is_the_published_formula(alpha):
+    rng = np.random.default_rng(4)
+    weights = [rng.normal(size=(rows, 8)).astype(np.float32) for rows in (3, 5)]
+    act = np.exp(rng.normal(size=8)).astype(np.float32)
+    found = candidate_autoawq(act, alpha, weight_mean=relative_weight_mean(weights, 4))
+    assert found.dtype == np.float32
+    # Powers, quotient, product, root and quotient, each rounded once in float32, and the mean before them.
+    assert_close(found, duo_by_hand(act.tolist(), weights, 4, alpha), rtol=8 * 2.0**-23)
 
 
 @pytest.mark.parametrize("alpha", GRID)

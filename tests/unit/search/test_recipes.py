@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
 from awq_ref.errors import RangeError
 from awq_ref.search import RECIPES, recipe_named
-from awq_ref.search.channel_scales import CANDIDATES
-from awq_ref.spec import QuantSpec
+from awq_ref.search.channel_scales import CANDIDATES, WEIGHTED_CANDIDATES
+from awq_ref.spec import QuantSpec, Rounding
 
 SPEC = QuantSpec(bits=4, group_size=32)
 
@@ -41,14 +43,34 @@ def test_llm_awq_skips_by_substring():
     assert not recipe.clips("block_sparse_moe.experts.0.w1")  # the quirk: "k_" of "block_"
 
 
+def test_autoawq_is_llm_awq_with_duo_scaling():
+    assert recipe_named("autoawq") == replace(recipe_named("llm-awq"), name="autoawq", candidates="autoawq")
+
+
+@pytest.mark.parametrize("name", ["gptq", "gptq-r", "best"])
+def test_gptq_needs_statistics_and_scales_nothing(name):
+    recipe = recipe_named(name)
+    assert recipe.searches
+    assert not recipe.needs_tokens
+    assert recipe.alphas == (0.0,)
+    assert recipe.rounding.feeds_back
+    assert recipe.rounding.act_order == (name != "gptq")
+
+
+def test_awq_with_gptq_is_awq_rounded_with_feedback():
+    recipe = recipe_named("awq+gptq")
+    assert replace(recipe, name="awq", rounding=Rounding()) == recipe_named("awq")
+    assert recipe.rounding == recipe_named("gptq").rounding
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_rows_are_filed_under_their_names_and_name_what_exists(name):
     recipe = recipe_named(name)
     assert recipe.name == name
-    assert recipe.candidates in CANDIDATES
+    assert recipe.candidates in CANDIDATES.keys() | WEIGHTED_CANDIDATES.keys()
     assert recipe.clip_ratios[:1] in ((), (1.0,))
 
 
 def test_an_unknown_recipe():
-    with pytest.raises(RangeError, match="recipe must be one of 'rtn', 'awq', 'llm-awq'; got 'hqq'"):
+    with pytest.raises(RangeError, match=r"recipe must be one of 'rtn', 'gptq', .*; got 'hqq'"):
         recipe_named("hqq")
