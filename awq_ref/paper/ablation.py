@@ -99,7 +99,7 @@ def variants() -> tuple[Variant, ...]:
     ]
     return (
         Variant("awq", awq),
-        Variant("statistic max |x|", awq, _maximum),
+        Variant("statistic max abs(x)", awq, _maximum),
         Variant("statistic sqrt(mean x^2)", awq, _root_mean_square),
         Variant("scales not normalized", replace(awq, candidates="unnormalized")),
         *duo,

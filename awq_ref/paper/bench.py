@@ -221,10 +221,10 @@ def open_bench(options: Options, *, windows: int | None = None) -> Bench:
         require_group_sizes(config, group_size)
     length = min(options.seq_len, config.max_position_embeddings)
     require_memory(config, windows=windows or options.samples, tokens=options.tokens, seq_len=length)
-    if options.outliers:
+    if options.outliers > 1.0:
         scratch = TemporaryDirectory()
-        source, name = Path(scratch.name) / "model", f"{name}, with outliers"
-        grow_outliers(source_of(options), source)
+        source, name = Path(scratch.name) / "model", f"{name}, outliers x{options.outliers:g}"
+        grow_outliers(source_of(options), source, factor=options.outliers)
     model = load_model(source, residency="dense")
     token_ids, text, _ = evaluation_tokens(model.require_tokenizer(), None, limit=options.tokens)
     return Bench(source, model, options, (token_ids, text), name=name, scratch=scratch)
