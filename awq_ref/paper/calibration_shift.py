@@ -166,7 +166,7 @@ def plot(figure: Any, rows: Rows) -> None:
     axes.set(ylabel="perplexity lost by the mismatch, %")
     axes.set_xlim(-0.9, len(series) - 0.1)
     axes.grid(visible=False, axis="x")
-    figure.legend(loc="outside upper center", ncols=2)
+    figure.legend(loc="outside upper center")
 
 
 EXPERIMENT = Experiment(
