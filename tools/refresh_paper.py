@@ -24,7 +24,8 @@ from awq_ref.paper.output import draw
 from awq_ref.paper.registry import EXPERIMENTS, run_experiment
 
 PAGES = Path(__file__).resolve().parents[1] / "docs" / "paper"
-BLOCK = re.compile(r"<!-- result: (?P<words>.+?) -->\n.*?<!-- /result -->", flags=re.DOTALL)
+BLOCK = re.compile(r"^<!-- result: (?P<words>.+?) -->$", flags=re.MULTILINE)
+CLOSING = "<!-- /result -->"
 FIGURE_BYTES = 100_000
 
 
@@ -52,29 +53,33 @@ def refreshed(words: str) -> str:
         raise SystemExit(f"{figure} has more than {FIGURE_BYTES} bytes: draw less, or smaller")
     picture = f"![{experiment.title}](figures/{figure.name})"
     parts = [f"<!-- result: {words} -->", experiment.table(result.rows), origin(result), picture]
-    return "\n\n".join([*parts, "<!-- /result -->"])
+    return "\n\n".join([*parts, CLOSING])
+
+
+def with_result(text: str, words: str, result: str) -> str:
+    """Return a page with one block replaced."""
+    start = text.index(f"<!-- result: {words} -->")
+    end = text.index(CLOSING, start) + len(CLOSING)
+    return text[:start] + result + text[end:]
 
 
 def refresh_page(page: Path, names: set[str]) -> None:
-    """Write the blocks of a page anew, those of the named experiments."""
-
-    def replace(match: re.Match[str]) -> str:
-        if match["words"].split()[0] not in names:
-            return match[0]
-        print(f"{page.name}: awq-ref paper {match['words']}", flush=True)
-        return refreshed(match["words"])
-
-    text = page.read_text(encoding="utf-8")
-    new = BLOCK.sub(replace, text)
-    if new != text:
-        page.write_text(new, encoding="utf-8")
+    """Write the blocks of a page anew, those of the named experiments, each as soon as it is there."""
+    for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
+        words = match["words"]
+        if words.split()[0] in names:
+            print(f"{page.name}: awq-ref paper {words}", flush=True)
+            result = refreshed(words)
+            page.write_text(with_result(page.read_text(encoding="utf-8"), words, result), encoding="utf-8")
 
 
 def main() -> int:
     """Refresh the pages of the experiments that were asked for."""
     parser = argparse.ArgumentParser(description="Refresh the results in docs/paper.")
-    parser.add_argument("experiments", nargs="*", choices=[[], *EXPERIMENTS], help="default: all")
+    parser.add_argument("experiments", nargs="*", help="default: all")
     names = set(parser.parse_args().experiments or EXPERIMENTS)
+    if unknown := names - set(EXPERIMENTS):
+        parser.error(f"no such experiment: {', '.join(sorted(unknown))}")
     (PAGES / "figures").mkdir(exist_ok=True)
     for page in sorted(PAGES.glob("*.md")):
         refresh_page(page, names)

@@ -23,7 +23,7 @@ from awq_ref.checkpoint import demo_model_path
 from awq_ref.dtypes import F32, I64
 from awq_ref.errors import CorpusError
 from awq_ref.paper.capacity import require_memory
-from awq_ref.paper.experiment import Options, Row, Setup
+from awq_ref.paper.experiment import AS_IT_IS, Options, Row, Setup
 from awq_ref.pipeline import Model, ModelStatistics, calibrate, evaluation_tokens, load_model, quantize_model
 from awq_ref.pipeline.fit import require_group_sizes
 from awq_ref.pipeline.observation import open_float
@@ -191,7 +191,7 @@ def _float_folder(options: Options) -> Iterator[tuple[Path, str]]:
     """Yield the folder of the float model, and its name; one with outliers is made for as long as it is used."""
     source = demo_model_path() if options.model is None else options.model
     name = source.resolve().name
-    if options.outliers == 1.0:
+    if options.outliers == AS_IT_IS:
         yield source, name
         return
     with TemporaryDirectory() as scratch:

@@ -29,8 +29,8 @@ Row: TypeAlias = dict[str, Any]
 Rows: TypeAlias = list[Row]
 Setup: TypeAlias = dict[str, Any]
 
-# Values that stand for an option that is not given.
-NOTHING: dict[str, Any] = {"model": None, "outliers": 1.0, "recipes": ()}
+AS_IT_IS = 1.0  # the factor of `outliers` that grows none
+WHO = "awq-ref paper"  # complains about an option
 MISSING = "-"  # what a table shows for a value that a row does not have
 
 
@@ -60,7 +60,7 @@ class Options:
         None, "float checkpoint folder; default: the embedded model", type=Path, metavar="FOLDER"
     )
     outliers: float = _option(
-        1.0,
+        AS_IT_IS,
         "first grow 2 %% of the channels' activations by this factor; same function",
         type=float,
         metavar="X",
@@ -81,14 +81,14 @@ class Options:
         for name in self.recipes:
             recipe_named(name)
         for bits in self.bits:
-            require_one_of("Options", "bits", bits, BITS)
+            require_one_of(WHO, "bits", bits, BITS)
         for group_size in self.group_size:
             if group_size != -1:
-                require_between("Options", "group_size", group_size, 1, 2**31)
-        require_between("Options", "outliers", self.outliers, 1.0, 1024.0)
+                require_between(WHO, "group_size", group_size, 1, 2**31)
+        require_between(WHO, "outliers", self.outliers, AS_IT_IS, 1024.0)
         for name in ("seeds", "samples", "seq_len"):
-            require_between("Options", name, getattr(self, name), 1, 2**31)
-        require_between("Options", "tokens", self.tokens, 2, 2**31)
+            require_between(WHO, name, getattr(self, name), 1, 2**31)
+        require_between(WHO, "tokens", self.tokens, 2, 2**31)
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Experiment:
         """Return the command that runs it with these options, or with its defaults."""
         chosen = self.defaults if options is None else options
         values = {name: getattr(chosen, name) for name in self.takes}
-        given = {name: value for name, value in values.items() if NOTHING.get(name, ...) != value}
+        given = {name: value for name, value in values.items() if not _says_nothing(name, value)}
         parts = [" ".join([_flag(name), *_words(value)]) for name, value in given.items()]
         return " ".join([f"awq-ref paper {self.name}", *parts])
 
@@ -144,6 +144,11 @@ def changes_of(values: Mapping[str, Any]) -> dict[str, Any]:
     known = [item.name for item in fields(Options)]
     given = {name: value for name, value in values.items() if name in known}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
+def _says_nothing(name: str, value: Any) -> bool:
+    """Tell whether a value is the same as leaving the option out, whatever the experiment."""
+    return value is None or value == () or (name == "outliers" and value == AS_IT_IS)
 
 
 def _words(value: Any) -> list[str]:
