@@ -30,7 +30,6 @@ Rows: TypeAlias = list[Row]
 Setup: TypeAlias = dict[str, Any]
 
 AS_IT_IS = 1.0  # the factor of `outliers` that grows none
-WHO = "awq-ref paper"  # complains about an option
 MISSING = "-"  # what a table shows for a value that a row does not have
 
 
@@ -81,14 +80,14 @@ class Options:
         for name in self.recipes:
             recipe_named(name)
         for bits in self.bits:
-            require_one_of(WHO, "bits", bits, BITS)
+            require_one_of("Options", "bits", bits, BITS)
         for group_size in self.group_size:
             if group_size != -1:
-                require_between(WHO, "group_size", group_size, 1, 2**31)
-        require_between(WHO, "outliers", self.outliers, AS_IT_IS, 1024.0)
+                require_between("Options", "group_size", group_size, 1, 2**31)
+        require_between("Options", "outliers", self.outliers, AS_IT_IS, 1024.0)
         for name in ("seeds", "samples", "seq_len"):
-            require_between(WHO, name, getattr(self, name), 1, 2**31)
-        require_between(WHO, "tokens", self.tokens, 2, 2**31)
+            require_between("Options", name, getattr(self, name), 1, 2**31)
+        require_between("Options", "tokens", self.tokens, 2, 2**31)
 
 
 @dataclass(frozen=True)
