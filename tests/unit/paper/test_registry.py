@@ -61,7 +61,7 @@ def test_a_result_can_be_saved_shown_and_drawn(name, changes_for, few_variants, 
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("name", [name for name in QUICK if "model" in EXPERIMENTS[name].takes])
+@pytest.mark.parametrize("name", [name for name in QUICK if "samples" in EXPERIMENTS[name].takes])
 def test_the_same_options_give_the_same_rows(name, changes_for, few_variants):
     first, second = (run_experiment(name, **changes_for(name)) for _ in range(2))
     assert timeless(first.rows) == timeless(second.rows)
