@@ -138,6 +138,7 @@ def _inspect_errors(arguments: argparse.Namespace) -> int:
 
 
 def _paper(arguments: argparse.Namespace) -> int:
+    from awq_ref.paper.experiment import changes_of
     from awq_ref.paper.output import draw, require_output, save_json
     from awq_ref.paper.registry import experiment_named, list_experiments, run_experiment
 
@@ -145,8 +146,7 @@ def _paper(arguments: argparse.Namespace) -> int:
         print(list_experiments())
         return 0
     experiment = experiment_named(arguments.experiment)
-    given = {name: getattr(arguments, name) for name in _option_names() if hasattr(arguments, name)}
-    changes = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    changes = changes_of(vars(arguments))
     experiment.options(**changes)  # raises before the work begins
     require_output(arguments.plot, arguments.json)
     result = run_experiment(experiment.name, **changes)
@@ -231,11 +231,6 @@ def _add_perplexity(commands: "argparse._SubParsersAction[argparse.ArgumentParse
     parser.add_argument(
         "--residency", default="packed", choices=RESIDENCIES, help="how quantized weights stay in memory"
     )
-
-
-def _option_names() -> list[str]:
-    """Return the names of the experiments' options, which are fields of one record."""
-    return [item.name for item in fields(Options)]
 
 
 def _add_paper(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

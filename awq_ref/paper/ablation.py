@@ -99,7 +99,7 @@ def variants() -> tuple[Variant, ...]:
     ]
     return (
         Variant("awq", awq),
-        Variant("statistic max |x|", awq, _maximum),
+        Variant("statistic max abs(x)", awq, _maximum),
         Variant("statistic sqrt(mean x^2)", awq, _root_mean_square),
         Variant("scales not normalized", replace(awq, candidates="unnormalized")),
         *duo,
@@ -122,20 +122,20 @@ def loss_left(report: QuantizationReport) -> float:
 
 def run(options: Options) -> tuple[Rows, Setup]:
     """Return a row for FP16, then one per seed, variant and grid."""
-    bench = open_bench(options)
-    rows: Rows = [{"variant": "fp16", "bits": 16, **bench.measures(bench.model)}]
-    grids = [(bits, group_size) for bits in options.bits for group_size in options.group_size]
-    jobs = [(seed, variant) for seed in range(options.seeds) for variant in variants()]
-    calibrated: dict[int, Calibrated] = {}
-    for seed, variant in progress(jobs, total=len(jobs), label="ablation", unit="variant"):
-        if seed not in calibrated:  # those of the seed before are not needed any more
-            calibrated = {seed: bench.calibrate(bench.windows(seed), name=f"seed {seed}")}
-        found = variant.statistic(bench, calibrated[seed])
-        for bits, group_size in grids:
-            model, report = bench.quantize(variant.recipe, found, bits=bits, group_size=group_size)
-            row: Row = {"variant": variant.name, "bits": bits, "group_size": group_size, "seed": seed}
-            rows.append({**row, **bench.measures(model), "loss_left": loss_left(report)})
-    return rows, bench.setup()
+    with open_bench(options) as bench:
+        rows: Rows = [{"variant": "fp16", "bits": 16, **bench.measures(bench.model)}]
+        grids = [(bits, group_size) for bits in options.bits for group_size in options.group_size]
+        jobs = [(seed, variant) for seed in range(options.seeds) for variant in variants()]
+        calibrated: dict[int, Calibrated] = {}
+        for seed, variant in progress(jobs, total=len(jobs), label="ablation", unit="variant"):
+            if seed not in calibrated:  # those of the seed before are not needed any more
+                calibrated = {seed: bench.calibrate(bench.windows(seed), name=f"seed {seed}")}
+            found = variant.statistic(bench, calibrated[seed])
+            for bits, group_size in grids:
+                model, report = bench.quantize(variant.recipe, found, bits=bits, group_size=group_size)
+                row: Row = {"variant": variant.name, "bits": bits, "group_size": group_size, "seed": seed}
+                rows.append({**row, **bench.measures(model), "loss_left": loss_left(report)})
+        return rows, bench.setup()
 
 
 def _grids(rows: Rows) -> list[tuple[int, int]]:

@@ -38,14 +38,14 @@ def curves(report: QuantizationReport) -> Rows:
 
 def run(options: Options) -> tuple[Rows, Setup]:
     """Return the curves of every grid."""
-    bench = open_bench(options)
-    calibrated = bench.calibrate(bench.windows(0))
-    grids = [(bits, group_size) for bits in options.bits for group_size in options.group_size]
-    rows: Rows = []
-    for bits, group_size in progress(grids, total=len(grids), label="alpha", unit="model"):
-        _, report = bench.quantize(RECIPE, calibrated, bits=bits, group_size=group_size)
-        rows += curves(report)
-    return rows, bench.setup(recipe=RECIPE)
+    with open_bench(options) as bench:
+        calibrated = bench.calibrate(bench.windows(0))
+        grids = [(bits, group_size) for bits in options.bits for group_size in options.group_size]
+        rows: Rows = []
+        for bits, group_size in progress(grids, total=len(grids), label="alpha", unit="model"):
+            _, report = bench.quantize(RECIPE, calibrated, bits=bits, group_size=group_size)
+            rows += curves(report)
+        return rows, bench.setup(recipe=RECIPE)
 
 
 def _sites(rows: Rows) -> list[str]:
@@ -73,7 +73,7 @@ def plot(figure: Any, rows: Rows) -> None:
     bits, group_size = _grids(rows)[0]
     drawn = select(rows, bits=bits, group_size=group_size)
     sites = _sites(drawn)
-    figure.set_size_inches(6.4, 5.2)
+    figure.set_size_inches(6.4, 4.6)
     panels = figure.subplots(-(-len(sites) // 2), 2, squeeze=False, sharex=True, sharey=True).ravel()
     layers = sorted({row["layer"] for row in drawn})
     for axes, site in zip(panels, sites, strict=False):

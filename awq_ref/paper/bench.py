@@ -9,6 +9,8 @@ measured is what ships. Statistics are observed once and serve every recipe and 
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +23,7 @@ from awq_ref.checkpoint import demo_model_path
 from awq_ref.dtypes import F32, I64
 from awq_ref.errors import CorpusError
 from awq_ref.paper.capacity import require_memory
-from awq_ref.paper.experiment import Options, Row, Setup
+from awq_ref.paper.experiment import AS_IT_IS, Options, Row, Setup
 from awq_ref.pipeline import Model, ModelStatistics, calibrate, evaluation_tokens, load_model, quantize_model
 from awq_ref.pipeline.fit import require_group_sizes
 from awq_ref.pipeline.observation import open_float
@@ -90,17 +92,9 @@ class Bench:
     """
 
     def __init__(
-        self,
-        source: Path,
-        model: Model,
-        options: Options,
-        evaluation: tuple[I64, str],
-        *,
-        name: str,
-        scratch: TemporaryDirectory[str] | None = None,
+        self, source: Path, model: Model, options: Options, evaluation: tuple[I64, str], *, name: str
     ) -> None:
         self.source, self.model, self.name = source, model, name
-        self._scratch = scratch  # goes when the bench goes
         self.seq_len = min(options.seq_len, model.config.max_position_embeddings)
         self.token_ids, self._evaluation = evaluation
         self._samples = options.samples
@@ -192,18 +186,32 @@ class Bench:
         return {"model": model, "calibration": self._calibrations, "evaluation": evaluation} | more
 
 
-def source_of(options: Options) -> Path:
-    """Return the folder of the float model: the embedded one, if the options name none."""
-    return demo_model_path() if options.model is None else options.model
+@contextmanager
+def _float_folder(options: Options) -> Iterator[tuple[Path, str]]:
+    """Yield the folder of the float model, and its name; one with outliers is made for as long as it is used."""
+    source = demo_model_path() if options.model is None else options.model
+    name = source.resolve().name
+    if options.outliers == AS_IT_IS:
+        yield source, name
+        return
+    with TemporaryDirectory() as scratch:
+        grown = Path(scratch) / "model"
+        grow_outliers(source, grown, factor=options.outliers)
+        yield grown, f"{name}, outliers x{options.outliers:g}"
 
 
-def open_bench(options: Options, *, windows: int | None = None) -> Bench:
-    """Open the model that the options name and read its evaluation text.
+def _require_fit(options: Options) -> None:
+    """Raise unless the model is a float one, its linears fit the groups, and memory suffices: from headers alone."""
+    _, config = open_float(demo_model_path() if options.model is None else options.model)
+    for group_size in options.group_size:
+        require_group_sizes(config, group_size)
+    seq_len = min(options.seq_len, config.max_position_embeddings)
+    require_memory(config, windows=options.samples, tokens=options.tokens, seq_len=seq_len)
 
-    Parameters
-    ----------
-    windows : int, optional
-        Calibration windows that are held at a time, for the estimate of memory; options.samples when left out.
+
+@contextmanager
+def open_bench(options: Options) -> Iterator[Bench]:
+    """Open the model that the options name, and read its evaluation text: `with open_bench(options) as bench`.
 
     Raises
     ------
@@ -214,17 +222,8 @@ def open_bench(options: Options, *, windows: int | None = None) -> Bench:
     FormatError, MissingTensorError, UnsupportedError
         If the folder is not a float checkpoint of a known architecture.
     """
-    source = source_of(options)
-    name, scratch = source.resolve().name, None
-    _, config = open_float(source)
-    for group_size in options.group_size:
-        require_group_sizes(config, group_size)
-    length = min(options.seq_len, config.max_position_embeddings)
-    require_memory(config, windows=windows or options.samples, tokens=options.tokens, seq_len=length)
-    if options.outliers:
-        scratch = TemporaryDirectory()
-        source, name = Path(scratch.name) / "model", f"{name}, with outliers"
-        grow_outliers(source_of(options), source)
-    model = load_model(source, residency="dense")
-    token_ids, text, _ = evaluation_tokens(model.require_tokenizer(), None, limit=options.tokens)
-    return Bench(source, model, options, (token_ids, text), name=name, scratch=scratch)
+    _require_fit(options)
+    with _float_folder(options) as (source, name):
+        model = load_model(source, residency="dense")
+        token_ids, text, _ = evaluation_tokens(model.require_tokenizer(), None, limit=options.tokens)
+        yield Bench(source, model, options, (token_ids, text), name=name)

@@ -91,28 +91,33 @@ def evaluation_ids(bench: Bench, kind: str, limit: int) -> I64:
 def run(options: Options) -> tuple[Rows, Setup]:
     """Return a row per kind of evaluation text for FP16, then one per recipe and pair of kinds."""
     names = options.recipes or [name for name in CHOSEN if name in RECIPES]
-    bench = open_bench(options)
-    tokenizer = bench.model.require_tokenizer()
-    judged = {kind: evaluation_ids(bench, kind, options.tokens) for kind in KINDS}
-    rows: Rows = [
-        {"recipe": "fp16", "bits": 16, "evaluated_on": kind, "perplexity": bench.perplexity(bench.model, ids)}
-        for kind, ids in judged.items()
-    ]
-    grids = [(bits, group_size) for bits in options.bits for group_size in options.group_size]
-    jobs = [(kind, grid, name) for kind in KINDS for grid in grids for name in names]
-    known = None
-    for kind, (bits, group_size), name in progress(
-        jobs, total=len(jobs), label="calibration-shift", unit="model"
-    ):
-        if known is None or known[0] != kind:
-            ids = encode_texts(tokenizer, texts_of(kind, "calibration"))
-            known = kind, bench.calibrate(bench.windows(0, token_ids=ids), name=kind)
-        model, _ = bench.quantize(name, known[1], bits=bits, group_size=group_size)
-        for other, ids in judged.items():
-            row = {"recipe": name, "bits": bits, "group_size": group_size, "calibrated_on": kind}
-            rows.append({**row, "evaluated_on": other, "perplexity": bench.perplexity(model, ids)})
-    evaluation = {kind: {"tokens": len(ids), "sha256": ids_sha256(ids)} for kind, ids in judged.items()}
-    return rows, bench.setup(evaluation=evaluation)
+    with open_bench(options) as bench:
+        tokenizer = bench.model.require_tokenizer()
+        judged = {kind: evaluation_ids(bench, kind, options.tokens) for kind in KINDS}
+        rows: Rows = [
+            {
+                "recipe": "fp16",
+                "bits": 16,
+                "evaluated_on": kind,
+                "perplexity": bench.perplexity(bench.model, ids),
+            }
+            for kind, ids in judged.items()
+        ]
+        grids = [(bits, group_size) for bits in options.bits for group_size in options.group_size]
+        jobs = [(kind, grid, name) for kind in KINDS for grid in grids for name in names]
+        known = None
+        for kind, (bits, group_size), name in progress(
+            jobs, total=len(jobs), label="calibration-shift", unit="model"
+        ):
+            if known is None or known[0] != kind:
+                ids = encode_texts(tokenizer, texts_of(kind, "calibration"))
+                known = kind, bench.calibrate(bench.windows(0, token_ids=ids), name=kind)
+            model, _ = bench.quantize(name, known[1], bits=bits, group_size=group_size)
+            for other, ids in judged.items():
+                row = {"recipe": name, "bits": bits, "group_size": group_size, "calibrated_on": kind}
+                rows.append({**row, "evaluated_on": other, "perplexity": bench.perplexity(model, ids)})
+        evaluation = {kind: {"tokens": len(ids), "sha256": ids_sha256(ids)} for kind, ids in judged.items()}
+        return rows, bench.setup(evaluation=evaluation)
 
 
 def _series(rows: Rows) -> list[tuple[str, int, int]]:
@@ -161,7 +166,7 @@ def plot(figure: Any, rows: Rows) -> None:
     axes.set(ylabel="perplexity lost by the mismatch, %")
     axes.set_xlim(-0.9, len(series) - 0.1)
     axes.grid(visible=False, axis="x")
-    figure.legend(loc="outside upper center", ncols=2)
+    figure.legend(loc="outside upper center")
 
 
 EXPERIMENT = Experiment(

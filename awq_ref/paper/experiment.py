@@ -4,6 +4,7 @@
     Experiment    a name, a title, a function that makes rows, a table, a figure
     Result        rows, and the setup that is needed to repeat them
     Column        one column of a table
+    changes_of    arguments of the command line -> changes of an experiment's options
     columns       Columns -> the table function of an experiment
     spread        values of several seeds -> "mean +- deviation"
     select        the rows that have these values
@@ -13,7 +14,7 @@ a saved result can be shown again.
 """
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,6 +29,7 @@ Row: TypeAlias = dict[str, Any]
 Rows: TypeAlias = list[Row]
 Setup: TypeAlias = dict[str, Any]
 
+AS_IT_IS = 1.0  # the factor of `outliers` that grows none
 MISSING = "-"  # what a table shows for a value that a row does not have
 
 
@@ -41,7 +43,7 @@ class Options:
     """What a user may set. A field is an option of the command line; to add one, add a field.
 
     model       : float checkpoint folder; None is the embedded model
-    outliers    : first grow large activations in a few channels (`pipeline.outliers`)
+    outliers    : first grow a few channels' activations by this factor (`pipeline.outliers`); 1 for as they are
     bits        : bits per weight, one or several
     group_size  : weights that share a scale, one or several
     recipes     : rows of `awq_ref.search.RECIPES` by name; () for all of them
@@ -59,8 +61,11 @@ class Options:
     model: Path | None = _option(
         None, "float checkpoint folder; default: the embedded model", type=Path, metavar="FOLDER"
     )
-    outliers: bool = _option(
-        False, "first grow large activations in 2 %% of the channels; same function", action="store_true"
+    outliers: float = _option(
+        AS_IT_IS,
+        "first grow 2 %% of the channels' activations by this factor; same function",
+        type=float,
+        metavar="X",
     )
     bits: tuple[int, ...] = _option((3,), "bits per weight", type=int, nargs="+", metavar="N")
     group_size: tuple[int, ...] = _option(
@@ -87,6 +92,7 @@ class Options:
         for group_size in self.group_size:
             if group_size != -1:
                 require_between("Options", "group_size", group_size, 1, 2**31)
+        require_between("Options", "outliers", self.outliers, AS_IT_IS, 1024.0)
         for name in ("seeds", "samples", "seq_len"):
             require_between("Options", name, getattr(self, name), 1, 2**31)
         require_between("Options", "tokens", self.tokens, 2, 2**31)
@@ -128,12 +134,10 @@ class Experiment:
     def command(self, options: Options | None = None) -> str:
         """Return the command that runs it with these options, or with its defaults."""
         chosen = self.defaults if options is None else options
-        parts = [f"awq-ref paper {self.name}"]
-        for name in self.takes:
-            value = getattr(chosen, name)
-            words = value if isinstance(value, tuple) else () if value is True else (value,)
-            parts += [] if value in (None, False, ()) else [" ".join([_flag(name), *map(str, words)])]
-        return " ".join(parts)
+        values = {name: getattr(chosen, name) for name in self.takes}
+        given = {name: value for name, value in values.items() if not _says_nothing(name, value)}
+        parts = [" ".join([_flag(name), *_words(value)]) for name, value in given.items()]
+        return " ".join([f"awq-ref paper {self.name}", *parts])
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,24 @@ class Result:
     experiment: str
     rows: Rows
     setup: Setup
+
+
+def changes_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the values that are options, lists as tuples: from the command line's arguments."""
+    known = [item.name for item in fields(Options)]
+    given = {name: value for name, value in values.items() if name in known}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
+def _says_nothing(name: str, value: Any) -> bool:
+    """Tell whether a value is the same as leaving the option out, whatever the experiment."""
+    return value is None or value == () or (name == "outliers" and value == AS_IT_IS)
+
+
+def _words(value: Any) -> list[str]:
+    """Return an option's value as the command line writes it."""
+    values = value if isinstance(value, tuple) else (value,)
+    return [f"{one:g}" if isinstance(one, float) else str(one) for one in values]
 
 
 def _flag(name: str) -> str:

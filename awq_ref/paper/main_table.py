@@ -45,16 +45,16 @@ def measured(bench: Bench, calibrated: Calibrated, job: Job) -> Row:
 
 def run(options: Options) -> tuple[Rows, Setup]:
     """Return a row for FP16, then one per seed, recipe and grid."""
-    bench = open_bench(options)
-    rows: Rows = [{"recipe": "fp16", "bits": 16, "group_size": None, **bench.measures(bench.model)}]
-    todo = list(jobs(options))
-    calibrated: dict[int, Calibrated] = {}
-    for job in progress(todo, total=len(todo), label="main", unit="model"):
-        seed = job[0]
-        if seed not in calibrated:  # those of the seed before are not needed any more
-            calibrated = {seed: bench.calibrate(bench.windows(seed), name=f"seed {seed}")}
-        rows.append(measured(bench, calibrated[seed], job))
-    return rows, bench.setup()
+    with open_bench(options) as bench:
+        rows: Rows = [{"recipe": "fp16", "bits": 16, "group_size": None, **bench.measures(bench.model)}]
+        todo = list(jobs(options))
+        calibrated: dict[int, Calibrated] = {}
+        for job in progress(todo, total=len(todo), label="main", unit="model"):
+            seed = job[0]
+            if seed not in calibrated:  # those of the seed before are not needed any more
+                calibrated = {seed: bench.calibrate(bench.windows(seed), name=f"seed {seed}")}
+            rows.append(measured(bench, calibrated[seed], job))
+        return rows, bench.setup()
 
 
 def _grids(rows: Rows) -> list[tuple[int, int]]:

@@ -19,7 +19,7 @@ from awq_ref.paper.experiment import Experiment, Result, Rows
 
 SUFFIXES = (".png", ".svg", ".pdf")
 INCHES = (6.4, 4.0)
-DPI = 110
+DPI = 100
 STYLE = {
     "font.size": 9.0,
     "axes.grid": True,

@@ -102,6 +102,7 @@ def run_experiment(name: str, **changes: Any) -> Result:
 
 
 def list_experiments() -> str:
-    """Return the experiments as a table: name, what it shows, the command with its defaults written out."""
-    rows = [[e.name, e.title, f"`{e.command()}`"] for e in EXPERIMENTS.values()]
-    return format_table(["experiment", "what it shows", "the command, defaults written out"], rows, left=3)
+    """Return the experiments as a table: name, what it shows; then the commands with their defaults written out."""
+    rows = [[experiment.name, experiment.title] for experiment in EXPERIMENTS.values()]
+    commands = [experiment.command() for experiment in EXPERIMENTS.values()]
+    return "\n".join([format_table(["experiment", "what it shows"], rows, left=2), "", *commands])

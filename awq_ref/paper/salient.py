@@ -88,9 +88,9 @@ def kept_rows(
 
 def run(options: Options) -> tuple[Rows, Setup]:
     """Return the rows of `kept_rows` for the shares of the paper."""
-    bench = open_bench(options)
-    calibrated = bench.calibrate(bench.windows(0))
-    return kept_rows(bench, options, calibrated), bench.setup()
+    with open_bench(options) as bench:
+        calibrated = bench.calibrate(bench.windows(0))
+        return kept_rows(bench, options, calibrated), bench.setup()
 
 
 def _grids(rows: Rows) -> list[tuple[int, int]]:

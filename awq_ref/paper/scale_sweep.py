@@ -90,14 +90,14 @@ def sweep(bench: Bench, calibrated: Calibrated, *, spec: QuantSpec, scales: Sequ
 
 def run(options: Options) -> tuple[Rows, Setup]:
     """Return the rows of `sweep` for every grid, after one for FP16."""
-    bench = open_bench(options)
-    calibrated = bench.calibrate(bench.windows(0))
-    rows: Rows = [{"bits": 16, **bench.measures(bench.model)}]
-    for bits in options.bits:
-        for group_size in options.group_size:
-            spec = QuantSpec(bits=bits, group_size=group_size)
-            rows += sweep(bench, calibrated, spec=spec, scales=SCALES)
-    return rows, bench.setup(salient_share=SHARE)
+    with open_bench(options) as bench:
+        calibrated = bench.calibrate(bench.windows(0))
+        rows: Rows = [{"bits": 16, **bench.measures(bench.model)}]
+        for bits in options.bits:
+            for group_size in options.group_size:
+                spec = QuantSpec(bits=bits, group_size=group_size)
+                rows += sweep(bench, calibrated, spec=spec, scales=SCALES)
+        return rows, bench.setup(salient_share=SHARE)
 
 
 def plot(figure: Any, rows: Rows) -> None:

@@ -13,10 +13,10 @@ from awq_ref.model import ModelConfig, block_prefix
 from awq_ref.search import plan_for
 
 OUTLIER_SHARE = 0.02  # of the channels: what is salient in large models is about as rare
-OUTLIER_FACTOR = 32.0  # a power of two: dividing a float16 by it is exact, short of subnormals
+OUTLIER_FACTOR = 32.0
 
 
-def outlier_factors(config: ModelConfig, *, seed: int = 0) -> dict[str, F32]:
+def outlier_factors(config: ModelConfig, factor: float, *, seed: int = 0) -> dict[str, F32]:
     """Return tensor name -> what multiplies its last axis: norms grow in a few channels, their readers shrink there."""
     rng = np.random.default_rng(seed)
     count = max(1, round(OUTLIER_SHARE * config.hidden_size))
@@ -27,17 +27,17 @@ def outlier_factors(config: ModelConfig, *, seed: int = 0) -> dict[str, F32]:
             if group.producer_kind != "norm":
                 continue
             grown = np.ones(config.hidden_size, dtype=np.float32)
-            grown[rng.choice(config.hidden_size, count, replace=False)] = OUTLIER_FACTOR
+            grown[rng.choice(config.hidden_size, count, replace=False)] = factor
             factors[f"{prefix}{group.producer}.weight"] = grown
             factors |= {f"{prefix}{name}.weight": 1.0 / grown for name in group.consumers}
     return factors
 
 
-def grow_outliers(source: str | Path, destination: str | Path) -> None:
+def grow_outliers(source: str | Path, destination: str | Path, *, factor: float = OUTLIER_FACTOR) -> None:
     """Write a checkpoint that computes the same function with large activations in a few channels.
 
-    In every block 2 % of the entries of both norms' weights are multiplied by 32, and the columns that read them are
-    divided by it: exact in floating point, short of subnormals.
+    In every block 2 % of the entries of both norms' weights are multiplied by the factor, and the columns that read
+    them are divided by it. A power of two is exact in floating point, short of subnormals.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def grow_outliers(source: str | Path, destination: str | Path) -> None:
         If the destination exists or cannot be written.
     """
     checkpoint = Checkpoint.open(source)
-    factors = outlier_factors(ModelConfig.from_json(checkpoint.config))
+    factors = outlier_factors(ModelConfig.from_json(checkpoint.config), factor)
     with new_folder(destination) as folder:
         with ShardWriter(folder) as writer:
             for name in checkpoint.names:

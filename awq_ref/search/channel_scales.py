@@ -146,22 +146,13 @@ def candidate_autoawq(act_mean_abs: F32, alpha: float, *, weight_mean: F32) -> F
 
 
 def candidate_unnormalized(act_mean_abs: F32, alpha: float) -> F32:
-    """Return the channel scales of one alpha as the paper's formula has them, without a common factor.
+    """Return max(a_i, 2**-16 max a) ** alpha, 1 for dead channels: [AWQ-6] without its common factor.
 
-    Equation [AWQ-6]  s_i = max(a_i, 2**-16 max a) ** alpha;  s_i = 1 for dead channels
-
-    Shapes, dtypes and errors as `candidate`. For the ablation: a common factor changes a group's step and its weights
-    alike, so it matters only through the rounding of what is stored.
-
-    Examples
-    --------
-    >>> candidate_unnormalized(np.float32([1.0, 4.0, 16.0, 0.0]), 0.5).tolist()
-    [1.0, 2.0, 4.0, 1.0]
+    Shapes, dtypes and errors as `candidate`. The factor matters only through the rounding of what is stored.
     """
     _require_candidate("candidate_unnormalized", act_mean_abs, alpha)
-    floor = act_mean_abs.max() * np.float32(FLOOR)
-    scales: F32 = np.where(act_mean_abs > 0, np.maximum(act_mean_abs, floor) ** alpha, np.float32(1.0))
-    return scales
+    floored = np.maximum(act_mean_abs, act_mean_abs.max() * np.float32(FLOOR))
+    return np.where(act_mean_abs > 0, floored**alpha, np.float32(1.0))
 
 
 CANDIDATES: dict[str, Candidate] = {

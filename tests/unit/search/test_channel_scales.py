@@ -6,7 +6,7 @@ from helpers.assertions import assert_close, assert_same_bits
 
 from awq_ref.errors import RangeError, ShapeError
 from awq_ref.search import candidate, candidate_llm_awq, pool, search_channel_scales
-from awq_ref.search.channel_scales import candidate_autoawq, relative_weight_mean
+from awq_ref.search.channel_scales import candidate_autoawq, candidate_unnormalized, relative_weight_mean
 
 GRID = tuple(i / 10 for i in range(11))
 
@@ -162,3 +162,9 @@ def test_no_alpha_and_no_finite_loss():
         search_channel_scales(lambda scales: math.inf, A, alphas=(0.0, 1.0))
     with pytest.raises(RangeError, match="alpha must lie in"):
         search_channel_scales(curve(0.0), A, alphas=(2.0,))
+
+
+def test_unnormalized_scales_are_the_power_alone():
+    scales = candidate_unnormalized(np.array([1.0, 4.0, 16.0, 0.0], dtype=np.float32), 0.5)
+    assert scales.dtype == np.float32
+    assert scales.tolist() == [1.0, 2.0, 4.0, 1.0]
