@@ -46,7 +46,7 @@ class Options:
     outliers    : first grow a few channels' activations by this factor (`pipeline.outliers`); 1 for as they are
     bits        : bits per weight, one or several
     group_size  : weights that share a scale, one or several
-    recipes     : rows of `awq_ref.search.RECIPES` by name; () for all of them
+    recipes     : rows of `awq_ref.search.RECIPES` by name; () for those of the experiment
     seeds       : how often what is drawn at random is drawn anew
     samples     : calibration windows
     seq_len     : tokens of a window, in calibration and evaluation
@@ -72,7 +72,7 @@ class Options:
         (128,), "weights that share a scale", type=int, nargs="+", metavar="N"
     )
     recipes: tuple[str, ...] = _option(
-        (), "quantization recipes, by name; default: all", nargs="+", metavar="NAME"
+        (), "quantization recipes, by name; default: those of the paper that exist", nargs="+", metavar="NAME"
     )
     seeds: int = _option(1, "repeat with so many seeds", type=int, metavar="N")
     samples: int = _option(32, "calibration windows", type=int, metavar="N")
