@@ -288,7 +288,10 @@ class Llama(nn.Module):
 def optimizer_for(model: Llama, schedule: Schedule) -> torch.optim.Optimizer:
     matrices = [p for p in model.layers.parameters() if p.ndim == 2]
     others = [model.embed_tokens.weight, *(p for p in model.parameters() if p.ndim == 1)]
-    groups = [{"params": matrices, "weight_decay": schedule.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": schedule.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=schedule.peak_rate, betas=(0.9, 0.95), fused=True)
 
 
@@ -381,7 +384,9 @@ def train(model: Llama, schedule: Schedule, data: dict[str, np.ndarray], work: P
             row = {"step": step + 1, "tokens": (step + 1) * schedule.tokens_per_step}
             row |= {"train_loss": round(float(np.mean(losses[-50:])), 4), "tokens_per_second": round(rate)}
             if (step + 1) % 250 == 0 or last:
-                row["validation_loss"] = averaged_loss(model, average, data["validation"], schedule.last_window)
+                row["validation_loss"] = averaged_loss(
+                    model, average, data["validation"], schedule.last_window
+                )
                 state = {"schedule": asdict(schedule), "step": step + 1, "model": model.state_dict()}
                 save_checkpoint(path, state | {"optimizer": tool.state_dict(), "average": average.values})
             with log.open("a") as file:
@@ -455,7 +460,8 @@ def model_card(
         other_tokens=len(data["tests_and_packages"]), packages=", ".join(PACKAGES), split=percent,
         split_names=", ".join(corpus.SPLIT_PERCENT), overlap=LARGEST_OVERLAP, shingle=SHINGLE_LINES,
         rate=schedule.peak_rate, step_tokens=schedule.tokens_per_step, first_window=schedule.window,
-        last_rate=schedule.last_rate_share, average=schedule.average_share, device=device, curve=loss_curve(work / "log.jsonl"),
+        last_rate=schedule.last_rate_share, average=schedule.average_share, device=device,
+        curve=loss_curve(work / "log.jsonl"),
     )  # fmt: skip
 
 

@@ -10,8 +10,9 @@ from helpers.scalar_oracles_pack import read_gemm
 from helpers.tiny_checkpoint import write_tiny_llama
 
 import awq_ref
+from awq_ref import cli
 from awq_ref.checkpoint import TensorFile
-from awq_ref.errors import OutputError, UnsupportedError
+from awq_ref.errors import CalibrationWarning, OutputError, UnsupportedError
 from awq_ref.pipeline import ModelStatistics
 
 GROUP = 16
@@ -182,3 +183,57 @@ def test_the_report_of_a_run_survives_saving(source, tmp_path):
     for (layer, site), (other_layer, other) in zip(report.sites(), back.sites(), strict=True):
         assert (layer, site.site, site.losses) == (other_layer, other.site, other.losses)
         np.testing.assert_array_equal(site.channel_scales, other.channel_scales)
+
+
+@pytest.mark.parametrize("recipe", ["gptq", "gptq-r", "awq+gptq", "best"])
+@pytest.mark.parametrize("bits", [2, 4])
+def test_feedback_lowers_the_loss_that_the_report_states(source, tmp_path, recipe, bits):
+    report = quantize(source, tmp_path / "out", recipe=recipe, bits=bits)
+    sites = [site for _, site in report.sites()]
+    assert all(site.damping == 0.01 for site in sites)
+    rounded = sum(site.loss_rounded for site in sites)
+    assert 0.0 < rounded < sum(site.loss_rtn for site in sites)
+    if recipe == "best":  # its guard holds row by row, so at every site
+        assert all(site.loss_rounded <= site.loss_rtn for site in sites)
+    logits = awq_ref.load_model(tmp_path / "out").logits(IDS)
+    assert logits.dtype == np.float32
+    assert np.isfinite(logits).all()
+
+
+def test_the_stated_loss_is_that_of_the_integers_in_the_file(source, tmp_path):
+    """The o site of the first block, which `gptq` does not scale: read back and compared on the tokens' Gram."""
+    statistics = awq_ref.calibrate(source, calibration=IDS, shown=False)
+    report = quantize(source, tmp_path / "out", recipe="gptq", calibration=None, statistics=statistics)
+    name = "model.layers.0.self_attn.o_proj"
+    float_weight = dense(awq_ref.load_model(source, residency="dense"), 0, "self_attn.o_proj")
+    stored = dense(awq_ref.load_model(tmp_path / "out", residency="dense"), 0, "self_attn.o_proj")
+    error = stored.astype(np.float64) - float_weight
+    gram = statistics.sites["0.self_attn.o"].gram.astype(np.float64)
+    expected = np.einsum("ri,ij,rj->", error, gram, error) / len(error)
+    site = next(site for layer, site in report.sites() if layer == 0 and site.site == "self_attn.o")
+    # Both sums are of the same products; float32 in ours: two sums of n terms, gamma_2n of the absolute sum.
+    n = error.shape[1]
+    size = np.einsum("ri,ij,rj->", np.abs(error), np.abs(gram), np.abs(error)) / len(error)
+    assert abs(site.loss_rounded - expected) <= 4 * n * 2.0**-24 * size, name
+
+
+def dense(model, layer, name):
+    return model.decoder.blocks[layer].linears[name].weight
+
+
+def test_fewer_tokens_than_channels_is_a_warning(source, tmp_path):
+    with pytest.warns(CalibrationWarning, match=r"saw 16 tokens, fewer than the \d+ channels"):
+        quantize(source, tmp_path / "out", recipe="gptq", calibration=IDS[:1, :16])
+    assert (tmp_path / "out" / "config.json").exists()
+
+
+def test_the_command_line_says_a_warning_in_one_line(source, tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("a few words, and no more than that " * 4, encoding="utf-8")
+    options = ["--recipe", "gptq", "--group-size", "16", "--seq-len", "8", "--samples", "1"]
+    assert (
+        cli.main(["quantize", str(source), str(tmp_path / "out"), "--calibration", str(text), *options]) == 0
+    )
+    lines = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert lines
+    assert all(line.startswith("awq-ref: warning: calibration saw 8 tokens") for line in lines)

@@ -1,8 +1,8 @@
 """GPTQ written again, unblocked and in float64, from its equations; grids come from the scalar quantizer.
 
-    oracle_factor    upper U with (C + lambda I)^-1 = U^T U, by inverting first (another way than the package's)
-    oracle_gptq      weight -> (codes, rounded weight, distance of the closest call to a tie)
-    oracle_loss      e C e^T summed over rows, in float64
+oracle_factor    upper U with (C + lambda I)^-1 = U^T U, by inverting first (another way than the package's)
+oracle_gptq      weight -> (codes, rounded weight, distance of the closest call to a tie)
+oracle_loss      e C e^T summed over rows, in float64
 """
 
 import numpy as np

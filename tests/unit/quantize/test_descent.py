@@ -25,8 +25,8 @@ def by_loops(weight, gram, linear, order):
 
 
 def test_two_correlated_weights_by_hand():
-    # w = (0.4, 0.4), step 1, C = [[1, 0.9], [0.9, 1]], from (0, 0). Column 1: 0 - 0.9 * (-0.4) - 1 * (-0.4) = 0.76 -> 1.
-    # Column 2: error of column 1 is now +0.6; 0 - (0.9 * 0.6 - 0.4) = -0.14 -> 0. Loss 0.608 -> 0.088.
+    # w = (0.4, 0.4), step 1, C = [[1, 0.9], [0.9, 1]], from (0, 0). Column 1: 0 + 0.9 * 0.4 + 0.4 = 0.76 -> 1.
+    # Column 2: the error of column 1 is now +0.6; 0 - (0.9 * 0.6 - 0.4) = -0.14 -> 0. Loss 0.608 -> 0.088.
     gram = np.array([[1.0, 0.9], [0.9, 1.0]], dtype=np.float32)
     linear = QuantizedLinear(
         np.zeros((1, 2), dtype=np.uint8),

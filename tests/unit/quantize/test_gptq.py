@@ -125,9 +125,7 @@ def test_it_is_the_plain_algorithm(act_order, group_size, bits):
     """Equal codes: no quotient of these cases comes nearer to a tie than float32 can move it."""
     in_features = 640 if group_size == 128 else 320
     weight, gram = correlated(group_size + bits, 3, in_features)
-    codes, rounded, closest = oracle_gptq(
-        weight, gram, bits=bits, group_size=group_size, act_order=act_order
-    )
+    codes, rounded, closest = oracle_gptq(weight, gram, bits=bits, group_size=group_size, act_order=act_order)
     # What is left of a weight is a sum of up to in_features float32 terms; random-walk rounding moves it by about
     # sqrt(in_features) u of its size. 1e-5 of a step is 6 times that here; the oracle must stay farther from a tie.
     assert closest > 1e-5, "choose another seed: this case is decided by rounding"

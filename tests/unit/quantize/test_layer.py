@@ -14,7 +14,11 @@ FEEDBACK = Rounding(method="feedback")
 @pytest.fixture
 def layer():
     rng = np.random.default_rng(7)
-    x = rng.normal(size=(300, 64)) @ (np.eye(64) + rng.normal(size=(64, 64)) / 16) * np.exp(rng.normal(size=64))
+    x = (
+        rng.normal(size=(300, 64))
+        @ (np.eye(64) + rng.normal(size=(64, 64)) / 16)
+        * np.exp(rng.normal(size=64))
+    )
     return rng.normal(size=(6, 64)).astype(np.float32), (x.T @ x / 300).astype(np.float32)
 
 
@@ -50,7 +54,9 @@ def test_each_ingredient_lowers_the_loss(layer):
 def test_a_clip_bounds_the_grid_and_feedback_sees_the_whole_weight(layer):
     weight, gram = layer
     clip = np.full((6, 4), 1.0, dtype=np.float32)
-    linear = round_linear(weight, spec=SPEC, rounding=FEEDBACK, evidence=Evidence.of(gram, FEEDBACK), clip=clip)
+    linear = round_linear(
+        weight, spec=SPEC, rounding=FEEDBACK, evidence=Evidence.of(gram, FEEDBACK), clip=clip
+    )
     expected = quantize_linear(weight, spec=SPEC, clip=clip)
     assert_same_bits(linear.scales, expected.scales, dtype=np.float16)
     assert_same_bits(linear.zero_point, expected.zero_point, dtype=np.uint8)
@@ -79,7 +85,9 @@ def test_feedback_without_evidence(layer):
         round_linear(layer[0], spec=SPEC, rounding=FEEDBACK)
 
 
-@pytest.mark.parametrize("field", [{"act_order": True}, {"searched_ranges": True}, {"descent": 1}, {"guard": True}])
+@pytest.mark.parametrize(
+    "field", [{"act_order": True}, {"searched_ranges": True}, {"descent": 1}, {"guard": True}]
+)
 def test_what_needs_feedback_says_so(field):
     with pytest.raises(RangeError, match="need method='feedback'"):
         Rounding(**field)

@@ -8,7 +8,7 @@ from awq_ref.spec import QuantSpec
 
 
 def weighted_error(weight, importance, low, high, spec):
-    """sum m (w - w_hat)^2 per row and group, in float64, by the slow way through integers."""
+    """Sum m (w - w_hat)^2 per row and group, in float64, by the slow way through integers."""
     grid = grid_of_range(low, high, spec=spec)
     rounded = dequantize(quantize(weight, *grid, spec=spec), *grid).astype(np.float64)
     squares = importance.astype(np.float64) * (rounded - weight) ** 2
@@ -16,7 +16,9 @@ def weighted_error(weight, importance, low, high, spec):
 
 
 def test_weights_on_a_grid_keep_their_extremes():
-    weight = np.array([[-8.0, -3.0, 0.0, 7.0]], dtype=np.float32)  # codes 0, 5, 8, 15 of step 1: no error at all
+    weight = np.array(
+        [[-8.0, -3.0, 0.0, 7.0]], dtype=np.float32
+    )  # codes 0, 5, 8, 15 of step 1: no error at all
     low, high = search_ranges(weight, np.ones(4, dtype=np.float32), spec=QuantSpec(bits=4, group_size=4))
     assert low.dtype == high.dtype == np.float32
     assert (low.tolist(), high.tolist()) == ([[-8.0]], [[7.0]])

@@ -45,7 +45,9 @@ def duo_by_hand(act, weights, group_size, alpha):
     for row in rows:
         for i in range(n):
             start = i // group_size * group_size
-            shares[i] += abs(row[i]) / (max(abs(w) for w in row[start : start + group_size]) + 1e-6) / len(rows)
+            shares[i] += (
+                abs(row[i]) / (max(abs(w) for w in row[start : start + group_size]) + 1e-6) / len(rows)
+            )
     powers = [max(a**alpha / (m ** (1 - alpha) + 1e-4), 1e-4) for a, m in zip(act, shares, strict=True)]
     middle = math.sqrt(max(powers) * min(powers))
     return [power / middle for power in powers]

@@ -1,0 +1,163 @@
+"""What each command of `awq-ref` does: arguments in, text on standard output, exit code out.
+
+The work is done by `awq_ref.pipeline` and `awq_ref.paper`; a command only says what a person wants to know of it. What
+a command needs is imported when it runs, so that `awq-ref --help` is quick.
+"""
+
+import argparse
+import sys
+import time
+
+from awq_ref.errors import UnsupportedError
+
+
+def run_quantize(arguments: argparse.Namespace) -> int:
+    """Quantize a checkpoint folder; print what came of it."""
+    from awq_ref.pipeline import folder_bytes, quantize_model
+    from awq_ref.report.tables import format_bytes
+
+    report = quantize_model(
+        arguments.model,
+        arguments.out,
+        recipe=arguments.recipe,
+        bits=arguments.bits,
+        group_size=arguments.group_size,
+        symmetric=arguments.symmetric,
+        calibration=arguments.calibration,
+        samples=arguments.samples,
+        seq_len=arguments.seq_len,
+        max_shard_bytes=arguments.max_shard_bytes,
+    )
+    if arguments.report:
+        report.save(arguments.report)
+    if report.layers and arguments.verbose:
+        print(report.table(), end="\n\n")
+    size = format_bytes(folder_bytes(arguments.out))
+    print(
+        f"{arguments.out}: recipe {report.recipe}, INT{report.spec.bits}, {report.bits_per_weight:.3f} bits per "
+        f"weight, layout {report.layout}, {size}, {report.seconds:.1f} s"
+    )
+    return 0
+
+
+def run_generate(arguments: argparse.Namespace) -> int:
+    """Continue a prompt, piece by piece."""
+    from awq_ref.pipeline import load_model
+    from awq_ref.report.tables import format_bytes
+
+    model = load_model(arguments.model, residency=arguments.residency)
+    n_tokens, started = 0, time.perf_counter()
+    stream = model.stream_text(
+        arguments.prompt,
+        max_new_tokens=arguments.max_new_tokens,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        top_k=arguments.top_k,
+        seed=arguments.seed,
+    )
+    print(arguments.prompt, end="", flush=True)
+    for piece in stream:
+        n_tokens += 1
+        print(piece, end="", flush=True)
+    seconds = time.perf_counter() - started
+    print()
+    print(
+        f"[{n_tokens} tokens, {n_tokens / seconds:.1f} tokens/s with the prompt's time counted; weights resident: "
+        f"{format_bytes(sum(model.resident_bytes().values()))} ({model.residency_note})]",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def run_perplexity(arguments: argparse.Namespace) -> int:
+    """Measure a model on a text, and its divergence from another."""
+    import math
+
+    from awq_ref.pipeline import evaluation_tokens, load_model
+    from awq_ref.report.divergence import kl_divergence
+    from awq_ref.report.perplexity import perplexity
+    from awq_ref.report.tables import format_table
+
+    model = load_model(arguments.model, residency=arguments.residency)
+    token_ids, source, n_bytes = evaluation_tokens(
+        model.require_tokenizer(), arguments.text, limit=arguments.max_tokens
+    )
+    seq_len = min(arguments.seq_len, model.config.max_position_embeddings)
+    result = perplexity(model, token_ids, seq_len=seq_len, stride=min(arguments.stride or seq_len, seq_len))
+    rows = [
+        ["text", source],
+        ["perplexity", f"{result.perplexity:.4f}"],
+        ["nats per token", f"{result.nll:.5f}"],
+        ["bits per byte", f"{result.nll * result.n_tokens / math.log(2) / n_bytes:.5f}"],
+        ["tokens scored", f"{result.n_tokens}"],
+        ["window, stride", f"{result.seq_len}, {result.stride}"],
+        ["tokens/s", f"{result.n_tokens / result.seconds:.0f}"],
+    ]
+    if arguments.reference:
+        reference = load_model(arguments.reference, residency=arguments.residency)
+        kl = kl_divergence(reference, model, token_ids, seq_len=seq_len)
+        rows.append(["KL to the reference", f"{kl:.6f} nats per token, stride {seq_len}"])
+    print(format_table(["measure", "value"], rows, left=2))
+    return 0
+
+
+def run_inspect(arguments: argparse.Namespace) -> int:
+    """Say what a folder holds, or what quantization did to it."""
+    from awq_ref.pipeline import describe_model
+
+    if arguments.errors != (arguments.quantized is not None):
+        raise UnsupportedError("inspect: takes one folder, or two as in inspect --errors MODEL QUANTIZED.")
+    if arguments.errors:
+        return _run_inspect_errors(arguments)
+    print(describe_model(arguments.model, tensors=arguments.tensors))
+    return 0
+
+
+def _run_inspect_errors(arguments: argparse.Namespace) -> int:
+    from awq_ref.checkpoint import write_json
+    from awq_ref.paper.output import require_output
+    from awq_ref.pipeline import compare_models
+
+    require_output(None, arguments.json)  # before the work
+    found = compare_models(
+        arguments.model,
+        arguments.quantized,
+        report=arguments.report,
+        calibration=arguments.calibration,
+        samples=arguments.samples,
+        seq_len=arguments.seq_len,
+    )
+    if arguments.json:
+        write_json(arguments.json, found.to_json())
+    print(found.text())
+    return 0
+
+
+def run_paper(arguments: argparse.Namespace) -> int:
+    """List the experiments, or run one."""
+    from awq_ref.paper.experiment import changes_of
+    from awq_ref.paper.output import draw, require_output, save_json
+    from awq_ref.paper.registry import experiment_named, list_experiments, run_experiment
+
+    if arguments.experiment is None:
+        print(list_experiments())
+        return 0
+    experiment = experiment_named(arguments.experiment)
+    changes = changes_of(vars(arguments))
+    experiment.options(**changes)  # raises before the work begins
+    require_output(arguments.plot, arguments.json)
+    result = run_experiment(experiment.name, **changes)
+    print(experiment.table(result.rows))
+    if arguments.json:
+        save_json(result, arguments.json)
+    if arguments.plot:
+        draw(experiment, result.rows, arguments.plot)
+    return 0
+
+
+def run_demo(arguments: argparse.Namespace) -> int:
+    """Run the demo."""
+    from awq_ref.demo import run_demo as show
+
+    show(arguments.out)
+    return 0
