@@ -2,6 +2,7 @@
 
 plan             which layers share scales, what absorbs them
 recipes          named rows of choices
+candidates       the scales of one alpha
 channel_scales   the alpha search
 clipping         the clip search
 objective        how a choice is judged
@@ -12,13 +13,8 @@ result           what comes out
 """
 
 from awq_ref.search.block import search_block
-from awq_ref.search.channel_scales import (
-    ScaleSearch,
-    candidate,
-    candidate_llm_awq,
-    pool,
-    search_channel_scales,
-)
+from awq_ref.search.candidates import candidate, candidate_llm_awq
+from awq_ref.search.channel_scales import ScaleSearch, pool, search_channel_scales
 from awq_ref.search.clipping import (
     ClipSearch,
     diagonal_blocks,

@@ -14,16 +14,14 @@ import numpy as np
 
 from awq_ref.dtypes import F32, F64, I64
 from awq_ref.errors import RangeError, ShapeError
-from awq_ref.search.channel_scales import (
+from awq_ref.search.candidates import (
     CANDIDATES,
     WEIGHTED_CANDIDATES,
     Candidate,
-    ScaleSearch,
     candidate,
-    pool,
     relative_weight_mean,
-    search_channel_scales,
 )
+from awq_ref.search.channel_scales import ScaleSearch, pool, search_channel_scales
 from awq_ref.search.clipping import (
     diagonal_blocks,
     keep_better_rows,

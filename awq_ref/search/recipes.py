@@ -21,7 +21,7 @@ class Recipe:
     name         : its name
     alphas       : the grid of alphas; (0.0,) scales nothing
     refine       : the step tried on both sides of the grid's best; 0 for none
-    candidates   : a key of `channel_scales.CANDIDATES` or `WEIGHTED_CANDIDATES`
+    candidates   : a key of `candidates.CANDIDATES` or `WEIGHTED_CANDIDATES`
     objective    : "gram", or "module": judge on the site's `judged` module, where that is not the layer
     tied_sites   : "shared": one scale for all channels that a producer's row feeds (values under grouped
                    queries); "skip": such a site is scaled only if producer and consumer have one shape

@@ -25,7 +25,7 @@ def grids_of(weight, group_size, bits):
 def oracle_gptq(weight, gram, *, bits, group_size, act_order=False, damping=0.01):
     """Return codes, the weights they stand for, and the least distance of a quotient to a tie."""
     rows, n = weight.shape
-    order = np.argsort(-np.diag(gram), kind="stable") if act_order else np.arange(n)
+    order = np.argsort(-np.diag(gram), kind="stable") if act_order else np.arange(n, dtype=np.int64)
     upper = oracle_factor(gram, order, damping)
     rest = weight.astype(np.float64)[:, order]
     static = grids_of(weight, group_size, bits)

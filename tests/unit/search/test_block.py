@@ -17,7 +17,7 @@ from awq_ref.search import (
     round_to,
     search_block,
 )
-from awq_ref.search.channel_scales import CANDIDATES
+from awq_ref.search.candidates import CANDIDATES
 from awq_ref.spec import QuantSpec
 
 SPEC = QuantSpec(bits=3, group_size=16)

@@ -6,7 +6,7 @@ from helpers.assertions import assert_close, assert_same_bits
 
 from awq_ref.errors import RangeError, ShapeError
 from awq_ref.search import candidate, candidate_llm_awq, pool, search_channel_scales
-from awq_ref.search.channel_scales import candidate_autoawq, candidate_unnormalized, relative_weight_mean
+from awq_ref.search.candidates import candidate_autoawq, candidate_unnormalized, relative_weight_mean
 
 GRID = tuple(i / 10 for i in range(11))
 

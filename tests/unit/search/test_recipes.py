@@ -4,7 +4,7 @@ import pytest
 
 from awq_ref.errors import RangeError
 from awq_ref.search import RECIPES, recipe_named
-from awq_ref.search.channel_scales import CANDIDATES, WEIGHTED_CANDIDATES
+from awq_ref.search.candidates import CANDIDATES, WEIGHTED_CANDIDATES
 from awq_ref.spec import QuantSpec, Rounding
 
 SPEC = QuantSpec(bits=4, group_size=32)
