@@ -89,20 +89,20 @@ class Variant:
     statistic: Callable[[Bench, Calibrated], Calibrated] = _mean
 
 
+def _without(recipe: Recipe, **choice: Any) -> Recipe:
+    """Return a recipe with one choice of its rounding changed."""
+    return replace(recipe, rounding=replace(recipe.rounding, **choice))
+
+
 def variants() -> tuple[Variant, ...]:
-    """Return the rows: `awq`, then `awq` with one choice changed, then round-to-nearest."""
-    awq = RECIPES["awq"]
-    duo = [
-        Variant("two exponents (duo scaling)", replace(awq, candidates=RECIPES[name].candidates))
-        for name in ("autoawq",)
-        if name in RECIPES
-    ]
+    """Return the rows: `awq`, then `awq` with one choice changed; `best` likewise; round-to-nearest."""
+    awq, best = RECIPES["awq"], RECIPES["best"]
     return (
         Variant("awq", awq),
         Variant("statistic max abs(x)", awq, _maximum),
         Variant("statistic sqrt(mean x^2)", awq, _root_mean_square),
         Variant("scales not normalized", replace(awq, candidates="unnormalized")),
-        *duo,
+        Variant("two exponents (duo scaling)", replace(awq, candidates="autoawq")),
         Variant("no refinement of alpha", replace(awq, refine=0.0)),
         Variant("no clip", replace(awq, clip_ratios=())),
         Variant("clip, no guard", replace(awq, clip_guard=False)),
@@ -110,14 +110,19 @@ def variants() -> tuple[Variant, ...]:
         Variant("judged on modules", replace(awq, objective="module")),
         Variant("v -> o only if shapes agree", replace(awq, tied_sites="skip")),
         Variant("stored norm not compensated", replace(awq, fold="plain")),
+        Variant("best", best),
+        Variant("best, columns in their own order", _without(best, act_order=False)),
+        Variant("best, ranges of the extremes", _without(best, searched_ranges=False)),
+        Variant("best, no descent", _without(best, descent=0)),
+        Variant("best, no guard", _without(best, guard=False)),
         Variant("rtn", RECIPES["rtn"]),
     )
 
 
 def loss_left(report: QuantizationReport) -> float:
-    """Return the loss after the search relative to round-to-nearest's, the mean over sites; 1 for none searched."""
+    """Return the loss of what is stored relative to round-to-nearest's, the mean over sites; 1 for none searched."""
     sites = [site for _, site in report.sites() if site.loss_rtn > 0]
-    return sum(site.loss_clipped / site.loss_rtn for site in sites) / len(sites) if sites else 1.0
+    return sum(site.loss / site.loss_rtn for site in sites) / len(sites) if sites else 1.0
 
 
 def run(options: Options) -> tuple[Rows, Setup]:
@@ -164,7 +169,7 @@ def table(rows: Rows) -> str:
 def plot(figure: Any, rows: Rows) -> None:
     """Draw KL of every variant as a dot per seed, `awq` as a line; a panel per grid."""
     grids, names = _grids(rows), _names(rows)
-    figure.set_size_inches(3.0 + 3.6 * len(grids), 4.2)
+    figure.set_size_inches(3.0 + 3.6 * len(grids), 1.0 + 0.25 * len(names))
     panels = figure.subplots(1, len(grids), squeeze=False, sharey=True)[0]
     for axes, (bits, group_size) in zip(panels, grids, strict=True):
         grid = select(rows, bits=bits, group_size=group_size)

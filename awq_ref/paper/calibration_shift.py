@@ -21,7 +21,6 @@ from awq_ref.paper.experiment import Experiment, Options, Rows, Setup, select
 from awq_ref.pipeline.texts import encode_texts
 from awq_ref.report.progress import progress
 from awq_ref.report.tables import format_table
-from awq_ref.search import RECIPES
 from awq_ref.text.corpus import Split, stdlib_texts
 
 CHOSEN = ("awq", "gptq")  # those of the paper's figure
@@ -90,7 +89,7 @@ def evaluation_ids(bench: Bench, kind: str, limit: int) -> I64:
 
 def run(options: Options) -> tuple[Rows, Setup]:
     """Return a row per kind of evaluation text for FP16, then one per recipe and pair of kinds."""
-    names = options.recipes or [name for name in CHOSEN if name in RECIPES]
+    names = options.recipes or CHOSEN
     with open_bench(options) as bench:
         tokenizer = bench.model.require_tokenizer()
         judged = {kind: evaluation_ids(bench, kind, options.tokens) for kind in KINDS}

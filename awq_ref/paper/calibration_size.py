@@ -12,7 +12,7 @@ from typing import Any
 
 from awq_ref.calibration import merge
 from awq_ref.dtypes import I64
-from awq_ref.errors import UnsupportedError
+from awq_ref.errors import CalibrationWarning, UnsupportedError
 from awq_ref.paper.bench import Bench, Calibrated, open_bench
 from awq_ref.paper.experiment import Experiment, Options, Row, Rows, Setup, select, spread
 from awq_ref.pipeline import ModelStatistics
@@ -54,11 +54,11 @@ def growing(bench: Bench, windows: I64, *, name: str) -> Iterator[Calibrated]:
 
 
 def chosen_recipes(options: Options) -> Sequence[str]:
-    """Return the recipes that are asked for, or those of the paper's figure that exist.
+    """Return the recipes that are asked for, or those of the paper's figure.
 
     Raises UnsupportedError for one that judges on tokens: growing sets of those are not kept.
     """
-    names = options.recipes or [name for name in CHOSEN if name in RECIPES]
+    names = options.recipes or CHOSEN
     for name in names:
         if RECIPES[name].needs_tokens:
             raise UnsupportedError(
@@ -84,7 +84,7 @@ def run(options: Options) -> tuple[Rows, Setup]:
             for bits, group_size in grids:
                 for name in names:
                     with warnings.catch_warnings():  # too few tokens: that is what is tried here
-                        warnings.filterwarnings("ignore", message="calibration saw")
+                        warnings.simplefilter("ignore", CalibrationWarning)
                         model, _ = bench.quantize(name, found, bits=bits, group_size=group_size)
                     row: Row = {"recipe": name, "bits": bits, "group_size": group_size, "seed": seed}
                     row |= {"windows": len(found.windows), "tokens": found.windows.size}

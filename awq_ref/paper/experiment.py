@@ -72,7 +72,7 @@ class Options:
         (128,), "weights that share a scale", type=int, nargs="+", metavar="N"
     )
     recipes: tuple[str, ...] = _option(
-        (), "quantization recipes, by name; default: those of the paper that exist", nargs="+", metavar="NAME"
+        (), "quantization recipes, by name; default: those of the paper", nargs="+", metavar="NAME"
     )
     seeds: int = _option(1, "repeat with so many seeds", type=int, metavar="N")
     samples: int = _option(32, "calibration windows", type=int, metavar="N")

@@ -96,7 +96,7 @@ def feedback_factor(gram: F32, *, act_order: bool = False, damping: float = 0.01
     Examples
     --------
     >>> gram = np.array([[1.0, 0.5], [0.5, 1.0]], dtype=np.float32)
-    >>> feedback_factor(gram, damping=0.0).upper.round(4).tolist()
+    >>> feedback_factor(gram, damping=0.0).upper.astype(np.float64).round(4).tolist()
     [[1.1547, -0.5774], [0.0, 1.0]]
     """
     who = "feedback_factor"

@@ -42,6 +42,11 @@ class SiteReport:
     loss_rounded: float | None = None
     damping: float | None = None
 
+    @property
+    def loss(self) -> float:
+        """The loss of what is stored."""
+        return self.loss_clipped if self.loss_rounded is None else self.loss_rounded
+
 
 @dataclass(frozen=True)
 class BlockResult:
