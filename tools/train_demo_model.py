@@ -7,10 +7,11 @@ Text       the standard library of the Python that runs this (awq_ref.text.corpu
            plus the packages of PACKAGES, taken from the package index; files that share many lines with a held-out
            file are left out.
 Tokenizer  byte-level BPE, 4096 entries; digits in threes; a newline and the indentation after it are one piece.
-Optimizer  AdamW; learning rate warmed up, then lowered along a cosine to a tenth; what ships is the running average of
-           the weights (docs/decisions.md says why not Muon).
+Optimizer  Muon (momentum, then an approximately orthogonal update) for the matrices of the blocks, AdamW for the
+           embedding and the norms; learning rate warmed up, held, then lowered linearly to zero.
 
-It needs torch; nothing else in the project does.
+It needs torch; nothing else in the project does. Sources: K. Jordan et al. 2024, "Muon: an optimizer for hidden
+layers"; J. Liu et al. 2025, arXiv:2502.16982 (the 0.2 sqrt(max(rows, columns)) step size).
 """
 
 import argparse
@@ -79,12 +80,11 @@ class Schedule:
     tokens: int
     tokens_per_step: int = 6144
     window: int = 256
-    last_window: int = 512  # in the second half of the steps
-    peak_rate: float = 3e-3
-    last_rate_share: float = 0.1  # of the peak
+    last_window: int = 512  # in the last fifth of the steps
+    peak_rate: float = 4e-3
     weight_decay: float = 0.1
-    warmup_steps: int = 200
-    average_share: float = 0.05  # of the steps, that the averaged weights look back on
+    warmup_steps: int = 100
+    decay_share: float = 0.6  # of the steps, at the end
     stdlib_share: float = 0.4  # of the windows; in the last tenth all windows are the library's own
     seed: int = 1
 
@@ -93,14 +93,14 @@ class Schedule:
         return self.tokens // self.tokens_per_step
 
     def window_at(self, step: int) -> int:
-        return self.last_window if step >= 0.5 * self.steps else self.window
+        return self.last_window if step >= 0.8 * self.steps else self.window
 
     def factor(self, step: int) -> float:
         """Learning rate of a step as a share of the peak."""
+        decay_from = self.steps * (1 - self.decay_share)
         if step < self.warmup_steps:
             return (step + 1) / self.warmup_steps
-        done = (step - self.warmup_steps) / (self.steps - self.warmup_steps)
-        return self.last_rate_share + (1 - self.last_rate_share) * (1 + math.cos(math.pi * done)) / 2
+        return min(1.0, (self.steps - step) / (self.steps - decay_from))
 
 
 # ---- text -----------------------------------------------------------------------------------------------------------
@@ -285,29 +285,52 @@ class Llama(nn.Module):
 # ---- optimizer ------------------------------------------------------------------------------------------------------
 
 
-def optimizer_for(model: Llama, schedule: Schedule) -> torch.optim.Optimizer:
-    matrices = [p for p in model.layers.parameters() if p.ndim == 2]
-    others = [model.embed_tokens.weight, *(p for p in model.parameters() if p.ndim == 1)]
-    groups = [
-        {"params": matrices, "weight_decay": schedule.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=schedule.peak_rate, betas=(0.9, 0.95), fused=True)
+def orthogonalized(update: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """Push the singular values of each matrix (..., rows, columns) towards 1 by a quintic Newton-Schulz iteration."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = update.bfloat16()
+    tall = x.shape[-2] > x.shape[-1]
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x.mT if tall else x).float()
 
 
-class Average:
-    """An exponential average of the weights over the last `share` of the steps so far."""
-
-    def __init__(self, model: Llama, share: float, every: int) -> None:
-        self.values = {name: p.detach().clone() for name, p in model.state_dict().items()}
-        self.share, self.every = share, every
+class Muon(torch.optim.Optimizer):
+    def __init__(
+        self, parameters: list[nn.Parameter], *, rate: float, weight_decay: float, momentum: float = 0.95
+    ):
+        super().__init__(parameters, {"lr": rate, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
-    def update(self, model: Llama, step: int) -> None:
-        if step % self.every == 0:
-            weight = min(1.0, self.every / (self.share * (step + 1)))
-            for name, p in model.state_dict().items():
-                self.values[name].lerp_(p, weight)
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            for shape in sorted({tuple(p.shape) for p in group["params"]}):
+                alike = [p for p in group["params"] if tuple(p.shape) == shape]
+                self._step_alike(alike, group)
+
+    def _step_alike(self, parameters: list[nn.Parameter], group: dict) -> None:
+        looks_ahead = []
+        for p in parameters:
+            moment = self.state[p].setdefault("moment", torch.zeros_like(p))
+            moment.lerp_(p.grad, 1 - group["momentum"])
+            looks_ahead.append(p.grad.lerp(moment, group["momentum"]))
+        updates = orthogonalized(torch.stack(looks_ahead))
+        size = 0.2 * math.sqrt(max(parameters[0].shape))
+        for p, update in zip(parameters, updates, strict=True):
+            p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * size)
+
+
+def optimizers(model: Llama, schedule: Schedule) -> list[torch.optim.Optimizer]:
+    matrices = [p for p in model.layers.parameters() if p.ndim == 2]
+    norms = [p for p in model.parameters() if p.ndim == 1]
+    rest = [{"params": [model.embed_tokens.weight]}, {"params": norms}]
+    return [
+        Muon(matrices, rate=schedule.peak_rate, weight_decay=schedule.weight_decay),
+        torch.optim.AdamW(rest, lr=schedule.peak_rate, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
 
 
 # ---- training -------------------------------------------------------------------------------------------------------
@@ -333,16 +356,9 @@ def validation_loss(model: Llama, ids: np.ndarray, length: int, n_windows: int) 
     losses = []
     for first in range(0, n_windows, 16):
         windows = np.stack([ids[s : s + length + 1].astype(np.int64) for s in starts[first : first + 16]])
-        x = torch.from_numpy(windows).to(model.cos.device)
+        x = torch.from_numpy(windows)
         losses.append(model(x[:, :-1], x[:, 1:]).item() * len(windows))
     return sum(losses) / n_windows
-
-
-def averaged_loss(model: Llama, average: Average, ids: np.ndarray, length: int) -> float:
-    """Return the validation loss of the averaged weights over 64 windows."""
-    averaged = Llama(model.shape).to(model.cos.device)
-    averaged.load_state_dict(average.values)
-    return round(validation_loss(averaged, ids, length, 64), 4)
 
 
 def save_checkpoint(path: Path, state: dict) -> None:
@@ -352,15 +368,15 @@ def save_checkpoint(path: Path, state: dict) -> None:
 
 def train(model: Llama, schedule: Schedule, data: dict[str, np.ndarray], work: Path, device: str) -> None:
     path, log = work / "checkpoint.pt", work / "log.jsonl"
-    tool, average = optimizer_for(model, schedule), Average(model, schedule.average_share, every=8)
+    tools = optimizers(model, schedule)
     first = 0
     if path.exists():
         state = torch.load(path, map_location=device)
         if state["schedule"] != asdict(schedule):
             sys.exit(f"{path} was made with {state['schedule']}: give the same arguments, or another --work")
         model.load_state_dict(state["model"])
-        tool.load_state_dict(state["optimizer"])
-        average.values = state["average"]
+        for tool, saved in zip(tools, state["optimizers"], strict=True):
+            tool.load_state_dict(saved)
         first = state["step"]
     compiled = torch.compile(model, dynamic=False)
     started, losses = time.time(), []
@@ -372,23 +388,22 @@ def train(model: Llama, schedule: Schedule, data: dict[str, np.ndarray], work: P
             loss = compiled(x[:, :-1], x[:, 1:])
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for group in tool.param_groups:
-            group["lr"] = schedule.peak_rate * schedule.factor(step)
-        tool.step()
-        tool.zero_grad()
-        average.update(model, step)
+        for tool in tools:
+            for group in tool.param_groups:
+                group["lr"] = schedule.peak_rate * schedule.factor(step)
+            tool.step()
+            tool.zero_grad()
         losses.append(loss.item())
-        last = step + 1 == schedule.steps
-        if (step + 1) % 50 == 0 or last:
+        if (step + 1) % 50 == 0 or step + 1 == schedule.steps:
             rate = (step + 1 - first) * schedule.tokens_per_step / (time.time() - started)
             row = {"step": step + 1, "tokens": (step + 1) * schedule.tokens_per_step}
             row |= {"train_loss": round(float(np.mean(losses[-50:])), 4), "tokens_per_second": round(rate)}
-            if (step + 1) % 250 == 0 or last:
-                row["validation_loss"] = averaged_loss(
-                    model, average, data["validation"], schedule.last_window
+            if (step + 1) % 250 == 0 or step + 1 == schedule.steps:
+                row["validation_loss"] = round(
+                    validation_loss(model, data["validation"], schedule.last_window, 64), 4
                 )
                 state = {"schedule": asdict(schedule), "step": step + 1, "model": model.state_dict()}
-                save_checkpoint(path, state | {"optimizer": tool.state_dict(), "average": average.values})
+                save_checkpoint(path, state | {"optimizers": [tool.state_dict() for tool in tools]})
             with log.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(row, flush=True)
@@ -460,8 +475,7 @@ def model_card(
         other_tokens=len(data["tests_and_packages"]), packages=", ".join(PACKAGES), split=percent,
         split_names=", ".join(corpus.SPLIT_PERCENT), overlap=LARGEST_OVERLAP, shingle=SHINGLE_LINES,
         rate=schedule.peak_rate, step_tokens=schedule.tokens_per_step, first_window=schedule.window,
-        last_rate=schedule.last_rate_share, average=schedule.average_share, device=device,
-        curve=loss_curve(work / "log.jsonl"),
+        decay=schedule.decay_share, device=device, curve=loss_curve(work / "log.jsonl"),
     )  # fmt: skip
 
 
@@ -476,7 +490,7 @@ def export(
 ) -> None:
     """Write the model folder and, beside it, the list of its files' SHA-256."""
     state = torch.load(work / "checkpoint.pt", map_location=device)
-    model.load_state_dict(state["average"])
+    model.load_state_dict(state["model"])
     folder.mkdir(parents=True, exist_ok=True)
     n_windows = (len(data["validation"]) - 1) // schedule.last_window
     nats = validation_loss(model, data["validation"], schedule.last_window, n_windows)
@@ -499,7 +513,7 @@ def main() -> None:
         "--work", type=Path, required=True, help="folder for packages, tokens, checkpoint and log"
     )
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--tokens", type=float, default=22e6, help="training tokens (default 22e6)")
+    parser.add_argument("--tokens", type=float, default=16e6, help="training tokens (default 16e6)")
     parser.add_argument(
         "--export", type=Path, help="write the trained checkpoint's model folder here and stop"
     )
