@@ -58,7 +58,7 @@ def test_tiles_of_rows_do_not_matter(monkeypatch):
 
 def test_bad_importance():
     weight, spec = np.ones((1, 4), dtype=np.float32), QuantSpec(bits=4, group_size=4)
-    with pytest.raises(ShapeError, match=r"importance must have shape \(4,\)"):
+    with pytest.raises(ShapeError, match=r"importance must have shape \(4\)"):
         search_ranges(weight, np.ones(3, dtype=np.float32), spec=spec)
     with pytest.raises(RangeError, match="importance must be finite and at least 0"):
         search_ranges(weight, np.array([1, 1, -1, 1], dtype=np.float32), spec=spec)

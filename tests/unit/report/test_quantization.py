@@ -25,7 +25,8 @@ def a_report() -> QuantizationReport:
         loss_clipped=2.0,
     )
     unclipped = dataclasses.replace(site, site="self_attn.qkv", clips={}, loss_rtn=0.0)
-    layers = (LayerReport(0, (site, unclipped)), LayerReport(10, (site,)))
+    fed_back = dataclasses.replace(site, loss_rounded=1.5, damping=0.01)
+    layers = (LayerReport(0, (site, unclipped)), LayerReport(10, (fed_back,)))
     spec = QuantSpec(bits=3, group_size=64)
     return QuantizationReport("awq", spec, "pack-quantized", {"windows": 4}, layers, 3.25, 1.5)
 
@@ -75,7 +76,9 @@ def test_the_table_has_a_row_per_site_with_ratios():
         "4.000e+00",
         "0.750",
         "0.500",
+        "-",
     ]
+    assert lines[4].split("|")[6].strip() == "0.375"
     assert lines[3].split("|")[4].strip() == "-"
 
 
