@@ -56,7 +56,13 @@ def test_interrupt_while_writing_leaves_nothing(capsys, model, tmp_path, text, m
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(ShardWriter, "add", add_then_interrupt)
-    code, message = run(capsys, *quantize_arguments(model, tmp_path / "out", text))
+    handler = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell starts background jobs without it
+    try:
+        code, message = run(capsys, *quantize_arguments(model, tmp_path / "out", text))
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert len(written) == 5
     assert code == 2
     assert "interrupted" in message

@@ -4,13 +4,12 @@ import pytest
 
 from awq_ref.paper.main_table import jobs
 from awq_ref.paper.registry import EXPERIMENTS, run_experiment
-from awq_ref.search import RECIPES
 
 
-def test_every_recipe_is_measured_at_every_grid(options):
+def test_the_papers_recipes_and_best_are_measured_at_every_grid(options):
     todo = list(jobs(options(bits=(4, 3), group_size=(32, 16))))
-    assert len(todo) == len(RECIPES) * 4
-    assert todo[0] == (0, "rtn", 4, 32)
+    named = ("rtn", "gptq", "gptq-r", "awq", "awq+gptq", "best")
+    assert todo == [(0, name, bits, size) for name in named for bits in (4, 3) for size in (32, 16)]
 
 
 def test_what_uses_no_calibration_is_not_repeated(options):
