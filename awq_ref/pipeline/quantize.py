@@ -245,7 +245,8 @@ def quantize_model(
 
     Notes
     -----
-    Memory: one block in float32, its Gram matrices, and the hidden states of all windows.
+    Memory: one block in float32, its Gram matrices, and the hidden states of all windows. Error feedback adds three
+    float64 matrices of the size of one Gram matrix while a site is rounded.
     """
     started = time.perf_counter()
     chosen = recipe if isinstance(recipe, Recipe) else recipe_named(recipe)
