@@ -111,6 +111,8 @@ def variants() -> tuple[Variant, ...]:
         Variant("v -> o only if shapes agree", replace(awq, tied_sites="skip")),
         Variant("stored norm not compensated", replace(awq, fold="plain")),
         Variant("best", best),
+        Variant("best, no scales", replace(best, alphas=(0.0,), objective="gram")),
+        Variant("best, scales as awq's", replace(best, objective="gram", refine=awq.refine)),
         Variant("best, columns in their own order", _without(best, act_order=False)),
         Variant("best, ranges of the extremes", _without(best, searched_ranges=False)),
         Variant("best, no descent", _without(best, descent=0)),

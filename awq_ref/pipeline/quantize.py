@@ -42,7 +42,7 @@ from awq_ref.pipeline.observation import (
     observed_blocks,
     open_float,
 )
-from awq_ref.pipeline.rounding import round_site
+from awq_ref.pipeline.rounding import round_site, site_importance
 from awq_ref.pipeline.texts import Calibration, calibration_windows
 from awq_ref.quantize import pseudo_quantize
 from awq_ref.report.progress import progress
@@ -115,6 +115,7 @@ def _search(job: _Job, found: ObservedBlock, prefix: str) -> BlockResult:
             ties={"self_attn.o": tie},
             modules=found.modules,
             clip_tokens=found.observations.tokens,
+            importance=site_importance(found.observations.statistics, job.recipe),
         )
 
 

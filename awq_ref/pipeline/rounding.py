@@ -1,6 +1,7 @@
-"""From the folds of a block to its integers, site by site: layers that read one input share its evidence.
+"""Where error feedback meets a block: what it knows before the search, and what it makes of the folds after it.
 
-round_site    the layers of one site -> QuantizedLinear each, and their loss
+site_importance   what an error in each channel will cost, for a search that judges by that
+round_site        the layers of one site -> QuantizedLinear each, and their loss
 """
 
 import math
@@ -11,8 +12,9 @@ from dataclasses import dataclass
 from awq_ref.calibration import SiteStatistics
 from awq_ref.dtypes import F32
 from awq_ref.errors import CalibrationWarning
-from awq_ref.quantize import Evidence, dequantize_linear, round_linear
-from awq_ref.search import LinearFold, gram_loss, scaled_gram
+from awq_ref.pipeline.observation import located
+from awq_ref.quantize import Evidence, dequantize_linear, feedback_factor, round_linear
+from awq_ref.search import LinearFold, Recipe, gram_loss, scaled_gram
 from awq_ref.spec import QuantizedLinear, QuantSpec, Rounding
 
 
@@ -54,6 +56,23 @@ def _loss(
         error = dequantize_linear(linear) - fold.scale(weights[name])
         losses.append(gram_loss(error if fold.rows is None else error * fold.rows[:, None], gram))
     return math.fsum(losses)
+
+
+def site_importance(statistics: Mapping[str, SiteStatistics], recipe: Recipe) -> dict[str, F32]:
+    """Return site -> 1 / U_ii^2, float32 (in_features,); nothing for a recipe that does not judge by feedback.
+
+    Raises RangeError, naming the site, if a Gram matrix cannot be inverted (`feedback_factor`).
+    """
+    if recipe.objective != "feedback":
+        return {}
+    found = {}
+    for site, seen in statistics.items():
+        with located(site):
+            factor = feedback_factor(
+                seen.gram, act_order=recipe.rounding.act_order, damping=recipe.rounding.damping
+            )
+        found[site] = factor.importance
+    return found
 
 
 def round_site(

@@ -31,6 +31,7 @@ from awq_ref.search.clipping import (
 )
 from awq_ref.search.folding import LinearFold, StorageDtype, fold_into_norm, round_to
 from awq_ref.search.objective import (
+    FeedbackObjective,
     GramObjective,
     ModuleObjective,
     ModuleRunner,
@@ -57,6 +58,7 @@ class _Search:
     ties: Mapping[str, I64]
     modules: Mapping[str, ModuleRunner]
     clip_tokens: Mapping[str, F32]
+    importance: Mapping[str, F32]
     norms: dict[str, F32]
     folds: dict[str, LinearFold] = field(default_factory=dict)
 
@@ -66,15 +68,17 @@ class _Search:
             return True
         return self.weights[group.producer].shape == self.weights[group.consumers[0]].shape
 
-    def gram_objective(self, group: ScaleGroup) -> GramObjective:
-        weights = [self.weights[name] for name in group.consumers]
-        return GramObjective(weights, self.statistics[group.site], self.quantizer)
+    def judge(self, group: ScaleGroup) -> str:
+        """Return the objective at a site: for a module that is the layer itself, "gram" is the same number."""
+        return "gram" if self.recipe.objective == "module" and group.judged_itself else self.recipe.objective
 
-    def objective(self, group: ScaleGroup) -> Callable[[F32], float]:
-        if self.recipe.objective == "gram" or group.judged_itself:
-            return self.gram_objective(group)
+    def objective(self, group: ScaleGroup, judge: str) -> Callable[[F32], float]:
         weights = {name: self.weights[name] for name in group.consumers}
-        return ModuleObjective(weights, self.modules[group.judged], self.quantizer)
+        if judge == "module":
+            return ModuleObjective(weights, self.modules[group.judged], self.quantizer)
+        if judge == "feedback":
+            return FeedbackObjective(list(weights.values()), self.importance[group.site], self.quantizer)
+        return GramObjective(list(weights.values()), self.statistics[group.site], self.quantizer)
 
     def realize(self, group: ScaleGroup) -> Callable[[F32], F32] | None:
         """Return what the stored norm makes of the scales, where that is compensated."""
@@ -93,10 +97,16 @@ class _Search:
         mean = relative_weight_mean([self.weights[linear] for linear in group.consumers], self.group_size)
         return partial(WEIGHTED_CANDIDATES[name], weight_mean=mean if tie is None else pool(mean, tie))
 
+    def statistic(self, group: ScaleGroup) -> F32:
+        """Return what the candidates are powers of: how loud a channel is, or what only it can say."""
+        if self.recipe.objective == "feedback":
+            return np.sqrt(self.importance[group.site])
+        return self.statistics[group.site].act_mean_abs
+
     def search(self, group: ScaleGroup) -> ScaleSearch:
         return search_channel_scales(
-            self.objective(group),
-            self.statistics[group.site].act_mean_abs,
+            self.objective(group, self.judge(group)),
+            self.statistic(group),
             alphas=self.recipe.alphas if self.scaled(group) else (0.0,),
             refine=self.recipe.refine if self.scaled(group) else 0.0,
             candidate=self.candidate(group),
@@ -155,8 +165,8 @@ class _Search:
     def report(self, group: ScaleGroup, found: ScaleSearch) -> SiteReport:
         """Search the clips of a site; return its report."""
         loss_rtn, loss_scaled = found.loss_rtn, found.loss
-        if self.recipe.objective == "module" and not group.judged_itself:  # report what other recipes report
-            gram = self.gram_objective(group)
+        if self.judge(group) != "gram":  # report what other recipes report
+            gram = self.objective(group, "gram")
             loss_rtn, loss_scaled = gram(np.ones_like(found.channel_scales)), gram(found.channel_scales)
         loss_clipped = loss_scaled
         if any(self.recipe.clips(name) for name in group.consumers):
@@ -195,6 +205,8 @@ def _check(search: _Search, plan: Sequence[ScaleGroup]) -> None:
         _require("modules", search.modules, [group.judged for group in plan if not group.judged_itself])
     if recipe.clip_tokens:
         _require("clip_tokens", search.clip_tokens, sites)
+    if recipe.objective == "feedback":
+        _require("importance", search.importance, sites)
     for group in plan:
         if group.producer_kind != "linear" or not search.scaled(group):
             continue
@@ -219,6 +231,7 @@ def search_block(
     ties: Mapping[str, I64] | None = None,
     modules: Mapping[str, ModuleRunner] | None = None,
     clip_tokens: Mapping[str, F32] | None = None,
+    importance: Mapping[str, F32] | None = None,
 ) -> BlockResult:
     """Search the channel scales and clips of one block.
 
@@ -243,6 +256,8 @@ def search_block(
         For the objective "module": takes replaced float weights, yields the outputs on all windows.
     clip_tokens : mapping of site -> float32 array, shape (tokens, in_features)
         For a recipe with clip_tokens: the inputs with that stride (`calibration.observe`, token_stride).
+    importance : mapping of site -> float32 array, shape (in_features,)
+        For the objective "feedback": `FeedbackFactor.importance` of the site.
 
     Returns
     -------
@@ -251,7 +266,7 @@ def search_block(
     Raises
     ------
     RangeError
-        If weights, norms, statistics, modules or clip_tokens lack what plan and recipe need.
+        If weights, norms, statistics, modules, clip_tokens or importance lack what plan and recipe need.
     ShapeError
         If a site needs a tie and has none, or arrays do not fit.
 
@@ -272,6 +287,7 @@ def search_block(
         ties or {},
         modules or {},
         clip_tokens or {},
+        importance or {},
         dict(norms),
         identity,
     )

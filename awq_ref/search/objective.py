@@ -6,6 +6,7 @@
     quantization_errors   weight error of a scaled, clipped, quantized layer, in slabs of rows
     row_losses            both together, for one layer
     GramObjective         loss(channel_scales) of all layers of a site
+    FeedbackObjective     the same when error feedback follows: what the later columns cannot answer
     ModuleObjective       the same judged on a module's output, as llm-awq does for q, k, v and gate, up
 
 Numerics: float32 products (BLAS), summed per row over 512 columns in float32, then in float64.
@@ -174,6 +175,41 @@ class GramObjective:
             for _, error in quantization_errors(weight, fold, self._quantizer, self._buffer):
                 total += gram_loss(error, self._statistics.gram_sum)
         return total / (self._statistics.count * sum(len(weight) for weight in self._weights))
+
+
+class FeedbackObjective:
+    """loss(s) = sum_l sum_i m_i || e_l,i / s_i ||^2 / sum_l out_features_l,  e_l = Q(W_l s) - W_l s  [GPTQ-5].
+
+    What is left of an output element's squared error when the columns after each one answer it: a column costs only
+    what they cannot say in its place.
+
+    Parameters
+    ----------
+    weights : sequence of float32 arrays, shape (out_features, in_features)
+        The layers that read the site.
+    importance : float32 array, shape (in_features,)
+        m_i = 1 / U_ii^2 of the site's own Gram matrix, scales not yet in it: `FeedbackFactor.importance`.
+    quantizer : callable
+
+    Raises
+    ------
+    ShapeError
+        If the layers and the importance do not have the same in_features.
+    """
+
+    def __init__(self, weights: Sequence[F32], importance: F32, quantizer: Quantizer) -> None:
+        for weight in weights:
+            require_shape("FeedbackObjective", "weight", weight, (None, len(importance)))
+        self._weights, self._importance, self._quantizer = weights, importance, quantizer
+        self._buffer = error_buffer(weights)
+
+    def __call__(self, channel_scales: F32) -> float:
+        fold = LinearFold(columns=channel_scales)
+        squares = np.zeros(len(self._importance), dtype=np.float64)
+        for weight in self._weights:
+            for _, error in quantization_errors(weight, fold, self._quantizer, self._buffer):
+                squares += np.einsum("ri,ri->i", error, error)
+        return float(squares @ self._importance) / sum(len(weight) for weight in self._weights)
 
 
 class ModuleObjective:

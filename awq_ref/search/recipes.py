@@ -22,7 +22,8 @@ class Recipe:
     alphas       : the grid of alphas; (0.0,) scales nothing
     refine       : the step tried on both sides of the grid's best; 0 for none
     candidates   : a key of `candidates.CANDIDATES` or `WEIGHTED_CANDIDATES`
-    objective    : "gram", or "module": judge on the site's `judged` module, where that is not the layer
+    objective    : "gram"; "module": judge on the site's `judged` module, where that is not the layer; "feedback": on
+                   what error feedback will leave, with the importance of a channel in the place of mean |x|
     tied_sites   : "shared": one scale for all channels that a producer's row feeds (values under grouped
                    queries); "skip": such a site is scaled only if producer and consumer have one shape
     fold         : "compensated": consumers get what the stored norm really divides by; "plain": s
@@ -39,7 +40,7 @@ class Recipe:
     alphas: tuple[float, ...] = (0.0,)
     refine: float = 0.0
     candidates: str = "awq"
-    objective: Literal["gram", "module"] = "gram"
+    objective: Literal["gram", "module", "feedback"] = "gram"
     tied_sites: Literal["shared", "skip"] = "shared"
     fold: Literal["compensated", "plain"] = "compensated"
     range_rule: RangeRule = "zero"
@@ -109,7 +110,12 @@ RECIPES: dict[str, Recipe] = {
         replace(_AWQ, name="awq+gptq", rounding=_GPTQ),
         _LLM_AWQ,
         replace(_LLM_AWQ, name="autoawq", candidates="autoawq"),  # quirk: identity is never a candidate
-        Recipe(name="best", rounding=replace(_GPTQ_R, searched_ranges=True, descent=1, guard=True)),
+        Recipe(
+            name="best",
+            alphas=tuple(i / 10 for i in range(11)),
+            objective="feedback",  # scales and ranges by the importance that feedback gives a channel
+            rounding=replace(_GPTQ_R, searched_ranges=True, descent=1, guard=True),
+        ),
     )
 }
 

@@ -18,7 +18,7 @@ class SiteReport:
     """What the search did at one site. Losses are mean squared errors of an output element.
 
     site, linears  : the site and the layers that read it
-    alphas, losses : what was tried, and the recipe's objective ("gram" or "module") of each
+    alphas, losses : what was tried, and the recipe's objective ("gram", "module", "feedback") of each
     alpha          : the chosen one, the first with the least loss
     channel_scales : float32 (in_features,), on the consumers' columns
     clips          : dict of layer -> float32 (out_features, n_groups); layers that are not clipped are absent

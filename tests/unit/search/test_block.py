@@ -156,8 +156,31 @@ def test_rtn_reports_its_loss_when_there_are_statistics():
     assert report.loss_rtn == report.loss_scaled == report.loss_clipped > 0
 
 
+def test_scales_can_be_judged_by_feedback():
+    """With importances that are 1 everywhere the objective is the mean squared error of the weights, in their terms."""
+    block = make_block(6, n_kv_heads=4)
+    importance = {site: np.ones(x.shape[1], dtype=np.float32) for site, x in block_sites(block).items()}
+    importance["mlp.down"][:4] = 1e4  # a few channels that must not be wrong
+    recipe = replace(recipe_named("best"), alphas=(0.0, 0.5))
+    reports = run_search(block, recipe, importance=importance).reports
+    for report in reports[:3]:  # all candidates are 1: nothing to choose
+        assert (report.channel_scales == 1.0).all()
+        error = np.concatenate(
+            [pseudo_quantize(block.weights[n], spec=SPEC) - block.weights[n] for n in report.linears]
+        )
+        # float32 sums of at most 96 squares: gamma_96
+        assert report.losses[0] == pytest.approx((error**2).sum() / len(error), rel=100 * 2.0**-24)
+    down = reports[3]
+    assert down.alpha == 0.5 and down.losses[1] < down.losses[0]
+    # sqrt(1e4) ** 0.5 / sqrt(sqrt(1e4) ** 0.5 * 1)
+    assert down.channel_scales[:5] == pytest.approx([10**0.5] * 4 + [10**-0.5], rel=1e-6)
+    assert down.loss_rtn > 0 and down.loss_scaled > 0  # on the tokens, as every recipe reports
+
+
 def test_what_is_missing_is_named():
     block = make_block(9)
+    with pytest.raises(RangeError, match=r"search_block: importance must hold .*; missing: "):
+        run_search(block, "best")
     for what in ("statistics", "modules", "clip_tokens"):
         with pytest.raises(RangeError, match=rf"search_block: {what} must hold .*; missing: "):
             run_search(block, "llm-awq", **{what: {"mlp.elsewhere": None}})

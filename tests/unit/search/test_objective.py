@@ -14,6 +14,7 @@ from awq_ref.search import (
     row_losses,
 )
 from awq_ref.search import objective as module
+from awq_ref.search.objective import FeedbackObjective
 
 
 def f32(*values):
@@ -124,3 +125,34 @@ def test_float32_losses_are_close_to_float64(rng):
     bound = 1.01 * (64 + 2400 + 4) * 2.0**-24 * ((sizes @ wide.T) ** 2).sum(axis=1) / 64
     found = row_losses(-error, LinearFold(), SiteStatistics.from_inputs(x), lambda w: w * 0.0)
     assert_close(found, ((error.astype(np.float64) @ x.T) ** 2).sum(axis=1) / 64, atol=bound)
+
+
+def test_the_feedback_objective_by_hand():
+    loss = FeedbackObjective([f32([0.3, 0.6])], f32(2.0, 3.0), half_steps)
+    # rounded to 0.5, 0.5: errors 0.2, -0.1
+    assert loss(f32(1.0, 1.0)) == pytest.approx(2 * 0.2**2 + 3 * 0.1**2, rel=1e-6)
+    # 0.6, 0.6 rounded to 0.5, 0.5: errors -0.1 / 2, -0.1
+    assert loss(f32(2.0, 1.0)) == pytest.approx(2 * 0.05**2 + 3 * 0.1**2, rel=1e-6)
+
+
+def test_the_feedback_objective_is_a_mean_over_outputs():
+    rows = [f32([0.3, 0.6]), f32([0.3, 0.6], [0.3, 0.6])]
+    alone = FeedbackObjective(rows[:1], f32(2.0, 3.0), half_steps)(f32(1.0, 1.0))
+    assert FeedbackObjective(rows, f32(2.0, 3.0), half_steps)(f32(1.0, 1.0)) == pytest.approx(alone, rel=1e-6)
+
+
+def test_where_channels_do_not_overlap_feedback_and_gram_agree(rng):
+    # One channel per token: C is diagonal, U_ii = 1 / sqrt(C_ii), so m is C's diagonal.
+    inputs = np.diag(rng.uniform(0.5, 4.0, 8)).astype(np.float32)
+    statistics = SiteStatistics.from_inputs(inputs)
+    weights = [rng.standard_normal((5, 8)).astype(np.float32) for _ in range(2)]
+    by_feedback = FeedbackObjective(weights, statistics.gram.diagonal(), half_steps)
+    by_gram = GramObjective(weights, statistics, half_steps)
+    for scales in rng.uniform(0.25, 4.0, (3, 8)).astype(np.float32):
+        # Two float32 sums of at most 8 products per row, of one sign: relative error below 16 u each.
+        assert by_feedback(scales) == pytest.approx(by_gram(scales), rel=32 * 2.0**-24)
+
+
+def test_the_feedback_objective_wants_an_importance_per_channel():
+    with pytest.raises(ShapeError, match=r"weight must have shape \(any, 3\)"):
+        FeedbackObjective([E], f32(1.0, 1.0, 1.0), half_steps)

@@ -47,7 +47,7 @@ def test_autoawq_is_llm_awq_with_duo_scaling():
     assert recipe_named("autoawq") == replace(recipe_named("llm-awq"), name="autoawq", candidates="autoawq")
 
 
-@pytest.mark.parametrize("name", ["gptq", "gptq-r", "best"])
+@pytest.mark.parametrize("name", ["gptq", "gptq-r"])
 def test_gptq_needs_statistics_and_scales_nothing(name):
     recipe = recipe_named(name)
     assert recipe.searches
