@@ -6,7 +6,13 @@ from helpers.bounded import exact, split
 from helpers.tiny_model import make_decoder, random_tensors, tiny_config
 
 from awq_ref.errors import RangeError
-from awq_ref.model import attention_forward, block_forward, make_context, mlp_forward, new_cache
+from awq_ref.model import (
+    attention_forward,
+    block_forward,
+    make_context,
+    mlp_forward,
+    new_cache,
+)
 from awq_ref.model import block as module
 from awq_ref.model.block import PADDED
 
@@ -39,7 +45,7 @@ def expect(of, x):
 
 
 def test_attention_follows_the_scalar_loop(config, tensors, block, x):
-    loaded = exact_tensors(tensors)
+    loaded = oracle.loaded(config, tensors)
     expected, bound = expect(lambda text: oracle.attention_block(text, config, loaded, PREFIX), x)
     y = attention_forward(x, block, config, make_context(config, 5))
     assert y.dtype == np.float32
@@ -49,7 +55,7 @@ def test_attention_follows_the_scalar_loop(config, tensors, block, x):
 @pytest.mark.parametrize("tile", [2**16, 7])
 def test_mlp_follows_the_scalar_loop(config, tensors, block, x, monkeypatch, tile):
     monkeypatch.setattr(module, "GATE_TILE", tile)
-    loaded = exact_tensors(tensors)
+    loaded = oracle.loaded(config, tensors)
     expected, bound = expect(lambda text: [oracle.mlp(token, loaded, PREFIX) for token in text], x)
     y = mlp_forward(x, block, config)
     assert y.dtype == np.float32
@@ -57,7 +63,7 @@ def test_mlp_follows_the_scalar_loop(config, tensors, block, x, monkeypatch, til
 
 
 def test_the_block_follows_the_scalar_loop(config, tensors, block, x):
-    loaded = exact_tensors(tensors)
+    loaded = oracle.loaded(config, tensors)
     expected, bound = expect(lambda text: oracle.block(text, config, loaded, PREFIX), x)
     y = block_forward(x, block, config, make_context(config, 5))
     assert y.dtype == np.float32
@@ -124,7 +130,3 @@ def test_a_cache_carries_positions_and_padding_on(config):
 def test_a_cache_without_room_says_so(config):
     with pytest.raises(RangeError, match="capacity=2"):
         make_context(config, 3, cache=new_cache(config, batch=1, capacity=2))
-
-
-def exact_tensors(tensors):
-    return {name: exact(array) for name, array in tensors.items()}

@@ -1,0 +1,18 @@
+"""A tiny config.json of every family, as changes to `tiny_model.TINY` (or to a larger one, for a checkpoint).
+
+Each has what sets the family apart switched on: a window shorter than the texts of the tests, biases, multipliers
+that are not 1, caps that bite.
+"""
+
+from typing import Any
+
+WINDOW = 3  # the tests' texts are longer
+
+FAMILY_CHANGES: dict[str, dict[str, Any]] = {
+    "llama": {"model_type": "llama", "architectures": ["LlamaForCausalLM"]},
+    "mistral": {
+        "model_type": "mistral",
+        "architectures": ["MistralForCausalLM"],
+        "sliding_window": WINDOW,
+    },
+}

@@ -1,0 +1,90 @@
+"""Every family against the scalar loop, and what its row says of a config.json."""
+
+import numpy as np
+import pytest
+from helpers import scalar_oracles_model as oracle
+from helpers.assertions import assert_close, frozen
+from helpers.bounded import split
+from helpers.source import ROOT
+from helpers.tiny_families import FAMILY_CHANGES
+from helpers.tiny_model import make_decoder, random_tensors, tiny_config
+
+from awq_ref.model import (
+    FAMILIES,
+    new_cache,
+)
+
+IDS = np.array([[3, 1, 4, 1, 5, 9, 2], [16, 0, 2, 6, 5, 3, 8]], dtype=np.int64)
+# Of the largest logit. The running bound of the loop lets every rounding conspire with every other through norms and
+# softmax and says nothing after two layers; what happens is a few roundings of each of some twenty steps.
+TOLERANCE = 64 * 2.0**-24
+EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
+
+
+def made(family, rng, **changes):
+    config = tiny_config(**(FAMILY_CHANGES[family] | changes))
+    return config, random_tensors(config, rng, gain=0.7)
+
+
+def assert_near(logits, expected):
+    assert logits.dtype == np.float32
+    assert_close(logits, expected, atol=TOLERANCE * np.abs(expected).max())
+
+
+def test_the_helpers_know_every_family():
+    assert list(FAMILY_CHANGES) == list(FAMILIES)
+
+
+@EVERY_FAMILY
+def test_logits_follow_the_scalar_loop(rng, family):
+    config, tensors = made(family, rng)
+    expected, _ = split([oracle.logits(row, config, tensors) for row in IDS.tolist()])
+    decoder = make_decoder(config, {name: frozen(array) for name, array in tensors.items()})
+    assert_near(decoder.logits(frozen(IDS)), expected)
+
+
+@EVERY_FAMILY
+@pytest.mark.parametrize("cuts", [(0, 1, 2, 3, 4, 5, 6, 7), (0, 4, 7), (0, 5, 6, 7)])
+def test_decoding_with_a_cache_gives_the_full_pass(rng, family, cuts):
+    config, tensors = made(family, rng)
+    expected, _ = split([oracle.logits(row, config, tensors) for row in IDS.tolist()])
+    decoder = make_decoder(config, tensors)
+    cache, pieces = new_cache(config, batch=2, capacity=7), []
+    for first, last in zip(cuts[:-1], cuts[1:], strict=True):
+        logits, cache = decoder.forward(IDS[:, first:last], cache)
+        pieces.append(logits)
+    assert_near(np.concatenate(pieces, axis=1), expected)
+
+
+@pytest.mark.parametrize(
+    ("family", "left_out"),
+    [
+        ("mistral", {"sliding_window": None}),
+    ],
+    ids=str,
+)
+def test_what_sets_a_family_apart_shows_in_the_logits(rng, family, left_out):
+    config, tensors = made(family, rng)
+    with_it = make_decoder(config, tensors).logits(IDS)
+    without = make_decoder(tiny_config(**(FAMILY_CHANGES[family] | left_out)), tensors).logits(IDS)
+    assert np.abs(with_it - without).max() > 100 * TOLERANCE * np.abs(with_it).max()
+
+
+@EVERY_FAMILY
+def test_both_spellings_of_a_config_json_mean_the_same(family):
+    old = FAMILY_CHANGES[family] | {
+        "rope_theta": 500.0,
+        "rope_scaling": {"type": "linear", "factor": 2.0},
+        "torch_dtype": "bfloat16",
+    }
+    new = FAMILY_CHANGES[family] | {
+        "rope_theta": None,
+        "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0},
+        "dtype": "bfloat16",
+    }
+    assert tiny_config(**old) == tiny_config(**new)
+
+
+def test_the_page_of_families_has_a_row_for_each():
+    page = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
+    assert [family for family in FAMILIES if f"\n| `{family}` | " not in page] == []
