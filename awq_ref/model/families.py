@@ -133,6 +133,12 @@ GEMMA_DEFAULTS = {"head_dim": 256, "tie_word_embeddings": True}
 FAMILIES: dict[str, Family] = {
     "llama": Family("LlamaForCausalLM", LLAMA_LINEARS),
     "mistral": Family("MistralForCausalLM", NO_BIASES, sliding="always", defaults={"sliding_window": 4096}),
+    "qwen2": Family(
+        "Qwen2ForCausalLM",
+        gated_linears(qkv=True, o=False, mlp=False),
+        sliding="upper_layers",
+        defaults={"sliding_window": 4096, "max_window_layers": 28},
+    ),
 }
 
 

@@ -103,6 +103,7 @@ OLMO2 = _replaced(LLAMA, qkv=_unscaled(LLAMA[0]), gate_up=_unscaled(LLAMA[2]))
 PLANS: dict[str, tuple[ScaleGroup, ...]] = {
     "llama": LLAMA,
     "mistral": LLAMA,
+    "qwen2": LLAMA,
 }
 
 

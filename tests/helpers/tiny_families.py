@@ -15,4 +15,11 @@ FAMILY_CHANGES: dict[str, dict[str, Any]] = {
         "architectures": ["MistralForCausalLM"],
         "sliding_window": WINDOW,
     },
+    "qwen2": {
+        "model_type": "qwen2",
+        "architectures": ["Qwen2ForCausalLM"],
+        "use_sliding_window": True,
+        "sliding_window": WINDOW,
+        "max_window_layers": 1,
+    },
 }

@@ -36,6 +36,12 @@ SIZES: dict[str, Any] = {
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral": ("mistral", {"sliding_window": WINDOW, "head_dim": 24}),
     "mistral_without_window": ("mistral", {"sliding_window": None}),
+    "qwen2": ("qwen2", {}),
+    "qwen2_upper_layers": (
+        "qwen2",
+        {"use_sliding_window": True, "sliding_window": WINDOW, "max_window_layers": 1},
+    ),
+    "qwen2_tied": ("qwen2", {"tie_word_embeddings": True}),
 }
 
 

@@ -60,6 +60,7 @@ def test_decoding_with_a_cache_gives_the_full_pass(rng, family, cuts):
     ("family", "left_out"),
     [
         ("mistral", {"sliding_window": None}),
+        ("qwen2", {"use_sliding_window": False}),
     ],
     ids=str,
 )
