@@ -139,6 +139,13 @@ FAMILIES: dict[str, Family] = {
         sliding="upper_layers",
         defaults={"sliding_window": 4096, "max_window_layers": 28},
     ),
+    "qwen3": Family(
+        "Qwen3ForCausalLM",
+        ATTENTION_BIASES,
+        norms=QWEN3_NORMS,
+        sliding="upper_layers",
+        defaults={"head_dim": 128, "sliding_window": 4096, "max_window_layers": 28},
+    ),
 }
 
 

@@ -25,7 +25,9 @@ class Places(NamedTuple):
     heads: bool = False  # q_norm and k_norm are of single heads, not of all at once
 
 
-PLACES = {}
+PLACES = {
+    "qwen3": Places(heads=True),
+}
 ONE_PLUS = ("gemma", "gemma2")  # norms are stored as their distance from 1
 
 
