@@ -146,6 +146,7 @@ FAMILIES: dict[str, Family] = {
         sliding="upper_layers",
         defaults={"head_dim": 128, "sliding_window": 4096, "max_window_layers": 28},
     ),
+    "olmo2": Family("Olmo2ForCausalLM", ATTENTION_BIASES, norms=OLMO2_NORMS, defaults={"rms_norm_eps": 1e-5}),
 }
 
 

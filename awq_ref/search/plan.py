@@ -105,6 +105,7 @@ PLANS: dict[str, tuple[ScaleGroup, ...]] = {
     "mistral": LLAMA,
     "qwen2": LLAMA,
     "qwen3": LLAMA,
+    "olmo2": OLMO2,
 }
 
 

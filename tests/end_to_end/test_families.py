@@ -5,8 +5,12 @@ import pytest
 from helpers.tiny_checkpoint import write_tiny_family, write_weights
 
 import awq_ref
+from awq_ref.checkpoint import Checkpoint
 from awq_ref.errors import MissingTensorError
-from awq_ref.model import FAMILIES
+from awq_ref.model import FAMILIES, ModelConfig
+from awq_ref.pipeline import compare_models
+from awq_ref.pipeline.load import read_quantized_linear
+from awq_ref.quantize import dequantize_linear
 from awq_ref.search import plan_for
 
 IDS = np.random.default_rng(5).integers(0, 250, (4, 32))
@@ -61,12 +65,64 @@ def test_four_bits_with_groups_of_sixteen(sources, tmp_path, family):
 
 
 @EVERY_FAMILY
+def test_sites_that_nothing_can_scale_are_left_alone(sources, tmp_path, family):
+    report = quantize(sources / family, tmp_path / "out", recipe="awq", bits=3)
+    fixed = {group.site for group in plan_for(family) if group.fixed}
+    assert fixed == ({"self_attn.qkv", "mlp.gate_up"} if family == "olmo2" else set())
+    for _, site in report.sites():
+        if site.site in fixed:
+            assert (site.alphas, site.alpha) == ((0.0,), 0.0)
+            assert (site.channel_scales == 1.0).all()
+            assert site.loss_clipped < site.loss_rtn  # clipped all the same
+
+
+def test_a_clip_of_rows_that_were_divided_is_divided(sources, tmp_path):
+    """v_proj of OLMo 2 is clipped at a site that nothing scales, and produces one that is scaled."""
+    report = quantize(sources / "olmo2", tmp_path / "out", recipe="awq", bits=3)
+    checkpoint = Checkpoint.open(tmp_path / "out")
+    config, quantization = (
+        ModelConfig.from_json(checkpoint.config),
+        awq_ref.load_model(tmp_path / "out").quantization,
+    )
+    sites = {site.site: site for layer, site in report.sites() if layer == 0}
+    rows = (
+        sites["self_attn.o"].channel_scales.reshape(4, 16)[::2].reshape(-1)
+    )  # one per row of v: heads 0 and 2
+    assert (rows != 1.0).any()
+    clip = sites["self_attn.qkv"].clips["self_attn.v_proj"] / rows[:, None]  # (rows, groups)
+    name = "model.layers.0.self_attn.v_proj"
+    stored = dequantize_linear(read_quantized_linear(checkpoint, config, name, quantization))
+    largest = np.abs(stored).reshape(*clip.shape, -1).max(axis=2)
+    # The grid of a clipped group reaches its limits up to half a step of the zero point, 1/14 of the range of 3 bits,
+    # and the range is at most twice the limit.
+    assert (largest <= clip * (1 + 1 / 7) * 1.01).all()
+    assert (largest < np.abs(Checkpoint.open(sources / "olmo2").read(f"{name}.weight")).max()).any()
+
+
+@EVERY_FAMILY
 def test_saved_statistics_give_the_same_bytes(sources, tmp_path, family):
     quantize(sources / family, tmp_path / "direct")
     statistics = awq_ref.calibrate(sources / family, calibration=IDS, shown=False)
     quantize(sources / family, tmp_path / "again", calibration=None, statistics=statistics)
     first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("direct", "again"))
     assert first == second
+
+
+@EVERY_FAMILY
+@pytest.mark.parametrize("told", [True, False])
+def test_the_errors_of_every_linear_are_small_and_known(sources, tmp_path, family, told):
+    report = quantize(sources / family, tmp_path / "out", bits=8)
+    found = compare_models(
+        sources / family, tmp_path / "out", report=report if told else None, calibration=IDS, shown=False
+    )
+    assert len(found.rows) == 2 * 7
+    # A scale that is not undone would leave an error of its own size. 8 bits leave 0.33 %; an estimate of a scale
+    # between two linears is off by as much again.
+    assert max(row.errors.weight_error for row in found.rows) < 0.02
+    sources_of_columns = {row.linear: row.columns_from for row in found.rows}
+    wanted = "-" if family == "olmo2" else "norm"
+    assert sources_of_columns["self_attn.q_proj"] == sources_of_columns["mlp.gate_proj"] == wanted
+    assert sources_of_columns["mlp.down_proj"] == ("report" if told else "estimate")
 
 
 @EVERY_FAMILY

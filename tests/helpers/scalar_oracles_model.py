@@ -26,6 +26,7 @@ class Places(NamedTuple):
 
 
 PLACES = {
+    "olmo2": Places("", "post_attention_layernorm", "", "post_feedforward_layernorm"),
     "qwen3": Places(heads=True),
 }
 ONE_PLUS = ("gemma", "gemma2")  # norms are stored as their distance from 1

@@ -27,4 +27,5 @@ FAMILY_CHANGES: dict[str, dict[str, Any]] = {
         "architectures": ["Qwen3ForCausalLM"],
         "attention_bias": True,
     },
+    "olmo2": {"model_type": "olmo2", "architectures": ["Olmo2ForCausalLM"]},
 }

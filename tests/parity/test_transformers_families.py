@@ -44,6 +44,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2_tied": ("qwen2", {"tie_word_embeddings": True}),
     "qwen3": ("qwen3", {"head_dim": 24}),
     "qwen3_biases": ("qwen3", {"head_dim": 8, "attention_bias": True}),
+    "olmo2": ("olmo2", {}),
+    "olmo2_biases": ("olmo2", {"attention_bias": True}),
 }
 
 

@@ -7,11 +7,13 @@ from helpers.tiny_model import make_decoder, random_tensors, tiny_config
 
 from awq_ref.errors import RangeError
 from awq_ref.model import (
+    Block,
     attention_forward,
     block_forward,
     make_context,
     mlp_forward,
     new_cache,
+    normed,
 )
 from awq_ref.model import block as module
 from awq_ref.model.block import PADDED
@@ -130,3 +132,28 @@ def test_a_cache_carries_positions_and_padding_on(config):
 def test_a_cache_without_room_says_so(config):
     with pytest.raises(RangeError, match="capacity=2"):
         make_context(config, 3, cache=new_cache(config, batch=1, capacity=2))
+
+
+def test_heads_are_normed_apart_or_together():
+    x = np.float32([[[3, 4, 0, 0], [0, 0, 6, 8]]])
+    weight = np.float32([1, 10])
+    qwen3 = tiny_config(model_type="qwen3", head_dim=2, num_attention_heads=2, rms_norm_eps=0.0)
+    with_heads = Block({"self_attn.q_norm": weight}, {})
+    y = normed(x[:, 1:] + x[:, :1], with_heads, qwen3, "query")
+    root = np.sqrt(12.5)  # of (9 + 16) / 2, and of (36 + 64) / 2 it is twice that
+    assert_close(y, [[[3 / root, 40 / root, 3 / root, 40 / root]]], rtol=4 * 2.0**-24)
+    olmo2 = tiny_config(model_type="olmo2", head_dim=2, num_attention_heads=2, rms_norm_eps=0.0)
+    whole = Block({"self_attn.q_norm": np.float32([1, 10, 1, 10])}, {})
+    y = normed(x[:, 1:] + x[:, :1], whole, olmo2, "query")
+    root = np.sqrt(125 / 4)
+    assert_close(y, [[[3 / root, 40 / root, 6 / root, 80 / root]]], rtol=4 * 2.0**-24)
+
+
+def test_without_a_norm_the_stream_itself_is_read(rng):
+    config = tiny_config(model_type="olmo2")
+    block = make_decoder(config, random_tensors(config, rng)).blocks[0]
+    x = rng.normal(0, 1, (1, 3, 8)).astype(np.float32)
+    assert normed(x, block, config, "before_attention") is x
+    before = x.copy()
+    block_forward(frozen(x), block, config, make_context(config, 3))
+    assert_same_bits(x, before)

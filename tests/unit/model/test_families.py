@@ -11,6 +11,7 @@ from helpers.tiny_model import make_decoder, random_tensors, tiny_config
 
 from awq_ref.model import (
     FAMILIES,
+    block_tensor_shapes,
     new_cache,
 )
 
@@ -69,6 +70,15 @@ def test_what_sets_a_family_apart_shows_in_the_logits(rng, family, left_out):
     with_it = make_decoder(config, tensors).logits(IDS)
     without = make_decoder(tiny_config(**(FAMILY_CHANGES[family] | left_out)), tensors).logits(IDS)
     assert np.abs(with_it - without).max() > 100 * TOLERANCE * np.abs(with_it).max()
+
+
+def test_norms_have_their_own_widths():
+    qwen3 = block_tensor_shapes(tiny_config(**FAMILY_CHANGES["qwen3"]), 0)
+    assert qwen3["model.layers.0.self_attn.q_norm.weight"] == (4,)
+    olmo2 = block_tensor_shapes(tiny_config(**FAMILY_CHANGES["olmo2"]), 0)
+    assert olmo2["model.layers.0.self_attn.q_norm.weight"] == (16,)
+    assert olmo2["model.layers.0.self_attn.k_norm.weight"] == (8,)
+    assert olmo2["model.layers.0.post_feedforward_layernorm.weight"] == (8,)
 
 
 @EVERY_FAMILY
