@@ -147,6 +147,16 @@ FAMILIES: dict[str, Family] = {
         defaults={"head_dim": 128, "sliding_window": 4096, "max_window_layers": 28},
     ),
     "olmo2": Family("Olmo2ForCausalLM", ATTENTION_BIASES, norms=OLMO2_NORMS, defaults={"rms_norm_eps": 1e-5}),
+    "granite": Family(
+        "GraniteForCausalLM",
+        LLAMA_LINEARS,
+        defaults={
+            "embedding_multiplier": 1.0,
+            "attention_multiplier": 1.0,
+            "residual_multiplier": 1.0,
+            "logits_scaling": 1.0,
+        },
+    ),
 }
 
 

@@ -106,6 +106,7 @@ PLANS: dict[str, tuple[ScaleGroup, ...]] = {
     "qwen2": LLAMA,
     "qwen3": LLAMA,
     "olmo2": OLMO2,
+    "granite": LLAMA,
 }
 
 

@@ -28,4 +28,12 @@ FAMILY_CHANGES: dict[str, dict[str, Any]] = {
         "attention_bias": True,
     },
     "olmo2": {"model_type": "olmo2", "architectures": ["Olmo2ForCausalLM"]},
+    "granite": {
+        "model_type": "granite",
+        "architectures": ["GraniteForCausalLM"],
+        "embedding_multiplier": 2.5,
+        "attention_multiplier": 0.4,
+        "residual_multiplier": 0.3,
+        "logits_scaling": 1.7,
+    },
 }

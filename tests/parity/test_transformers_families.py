@@ -46,6 +46,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3_biases": ("qwen3", {"head_dim": 8, "attention_bias": True}),
     "olmo2": ("olmo2", {}),
     "olmo2_biases": ("olmo2", {"attention_bias": True}),
+    "granite": (
+        "granite",
+        {
+            "embedding_multiplier": 2.5,
+            "attention_multiplier": 0.2,
+            "residual_multiplier": 0.4,
+            "logits_scaling": 3.0,
+        },
+    ),
+    "granite_defaults": ("granite", {"attention_bias": True, "mlp_bias": True}),
 }
 
 

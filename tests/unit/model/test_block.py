@@ -8,6 +8,7 @@ from helpers.tiny_model import make_decoder, random_tensors, tiny_config
 from awq_ref.errors import RangeError
 from awq_ref.model import (
     Block,
+    add_branch,
     attention_forward,
     block_forward,
     make_context,
@@ -157,3 +158,13 @@ def test_without_a_norm_the_stream_itself_is_read(rng):
     before = x.copy()
     block_forward(frozen(x), block, config, make_context(config, 3))
     assert_same_bits(x, before)
+
+
+def test_what_a_module_adds_is_normed_then_multiplied():
+    granite = tiny_config(model_type="granite", residual_multiplier=0.5)
+    stream, y = np.float32([[[1, 2]]]), np.float32([[[4, 8]]])
+    assert add_branch(stream, y, Block({}, {}), granite, "after_mlp").tolist() == [[[3, 6]]]
+    olmo2 = tiny_config(model_type="olmo2", rms_norm_eps=0.0)
+    block = Block({"post_feedforward_layernorm": np.float32([1, 10])}, {})
+    added = add_branch(stream, np.float32([[[1, 7]]]), block, olmo2, "after_mlp")  # mean square 25
+    assert_close(added, [[[1.2, 16.0]]], rtol=4 * 2.0**-24)

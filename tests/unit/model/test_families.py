@@ -9,6 +9,7 @@ from helpers.source import ROOT
 from helpers.tiny_families import FAMILY_CHANGES
 from helpers.tiny_model import make_decoder, random_tensors, tiny_config
 
+from awq_ref.errors import FormatError
 from awq_ref.model import (
     FAMILIES,
     block_tensor_shapes,
@@ -62,6 +63,10 @@ def test_decoding_with_a_cache_gives_the_full_pass(rng, family, cuts):
     [
         ("mistral", {"sliding_window": None}),
         ("qwen2", {"use_sliding_window": False}),
+        ("granite", {"residual_multiplier": 1.0}),
+        ("granite", {"embedding_multiplier": 1.0}),
+        ("granite", {"attention_multiplier": 0.5}),
+        ("granite", {"logits_scaling": 1.0}),
     ],
     ids=str,
 )
@@ -72,6 +77,20 @@ def test_what_sets_a_family_apart_shows_in_the_logits(rng, family, left_out):
     assert np.abs(with_it - without).max() > 100 * TOLERANCE * np.abs(with_it).max()
 
 
+def test_biases_of_the_families():
+    def biases(**changes):
+        shapes = block_tensor_shapes(tiny_config(**changes), 0)
+        ends = [name.split(".")[-2][0] for name in shapes if name.endswith("bias")]
+        return "".join(ends)
+
+    assert biases(model_type="qwen2") == "qkv"
+    assert biases(model_type="qwen2", attention_bias=True, mlp_bias=True) == "qkv"
+    assert biases(model_type="qwen3") == ""
+    assert biases(model_type="qwen3", attention_bias=True) == "qkvo"
+    assert biases(model_type="mistral", attention_bias=True, mlp_bias=True) == ""
+    assert biases(model_type="granite", attention_bias=True, mlp_bias=True) == "qkvogud"
+
+
 def test_norms_have_their_own_widths():
     qwen3 = block_tensor_shapes(tiny_config(**FAMILY_CHANGES["qwen3"]), 0)
     assert qwen3["model.layers.0.self_attn.q_norm.weight"] == (4,)
@@ -79,6 +98,12 @@ def test_norms_have_their_own_widths():
     assert olmo2["model.layers.0.self_attn.q_norm.weight"] == (16,)
     assert olmo2["model.layers.0.self_attn.k_norm.weight"] == (8,)
     assert olmo2["model.layers.0.post_feedforward_layernorm.weight"] == (8,)
+
+
+@pytest.mark.parametrize("value", [0, -1.0])
+def test_a_factor_that_is_not_positive(value):
+    with pytest.raises(FormatError, match="logits_scaling must be above 0; got"):
+        tiny_config(model_type="granite", logits_scaling=value)
 
 
 @EVERY_FAMILY
