@@ -157,6 +157,15 @@ FAMILIES: dict[str, Family] = {
             "logits_scaling": 1.0,
         },
     ),
+    "gemma": Family(
+        "GemmaForCausalLM",
+        ATTENTION_BIASES,
+        norm_offset=1.0,
+        scaled_embedding=True,
+        activation_key="hidden_activation",
+        activation="gelu_pytorch_tanh",
+        defaults=GEMMA_DEFAULTS,
+    ),
 }
 
 

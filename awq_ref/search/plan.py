@@ -107,6 +107,7 @@ PLANS: dict[str, tuple[ScaleGroup, ...]] = {
     "qwen3": LLAMA,
     "olmo2": OLMO2,
     "granite": LLAMA,
+    "gemma": LLAMA,
 }
 
 

@@ -125,6 +125,13 @@ def test_the_errors_of_every_linear_are_small_and_known(sources, tmp_path, famil
     assert sources_of_columns["mlp.down_proj"] == ("report" if told else "estimate")
 
 
+def test_norms_that_took_no_scales_keep_their_bytes(sources, tmp_path):
+    quantize(sources / "gemma", tmp_path / "out", recipe="rtn")
+    before, after = (Checkpoint.open(folder) for folder in (sources / "gemma", tmp_path / "out"))
+    for name in (name for name in after.names if "norm" in name):
+        np.testing.assert_array_equal(before.raw(name), after.raw(name))
+
+
 @EVERY_FAMILY
 def test_a_tensor_that_is_missing_is_named(tmp_path, family):
     tensors = write_tiny_family(tmp_path / "model", family)

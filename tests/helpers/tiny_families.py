@@ -36,4 +36,10 @@ FAMILY_CHANGES: dict[str, dict[str, Any]] = {
         "residual_multiplier": 0.3,
         "logits_scaling": 1.7,
     },
+    "gemma": {
+        "model_type": "gemma",
+        "architectures": ["GemmaForCausalLM"],
+        "hidden_activation": "gelu_pytorch_tanh",
+        "tie_word_embeddings": True,
+    },
 }

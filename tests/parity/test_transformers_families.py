@@ -56,6 +56,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "granite_defaults": ("granite", {"attention_bias": True, "mlp_bias": True}),
+    "gemma": ("gemma", {"head_dim": 24}),
+    "gemma_one_key_value_head": ("gemma", {"head_dim": 16, "num_key_value_heads": 1}),
+    "gemma_bfloat16": ("gemma", {"head_dim": 16, "dtype": torch.bfloat16}),
 }
 
 

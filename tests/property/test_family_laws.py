@@ -89,6 +89,20 @@ def test_folding_leaves_the_block_unchanged(family, dtype, seed):
     assert_close(outputs(scaled, config, x), expected, atol=TOLERANCE * np.abs(expected).max())
 
 
+def test_a_norm_of_distances_divided_as_if_it_were_plain_would_be_noticed(rng):
+    """What others do to a (1 + w) norm whose class they do not know: w / s instead of (1 + w) / s - 1."""
+    config, block = a_block("gemma", rng)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    scales = np.exp(rng.uniform(-2, 2, 8)).astype(np.float32)
+    norms = dict(block.norms)
+    norms["input_layernorm"] = 1 + (norms["input_layernorm"] - 1) / scales
+    readers = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    folds = {n: LinearFold(columns=scales if n in readers else None) for n in block.linears}
+    wrong = Block(norms, {name: Folded(linear, folds[name]) for name, linear in block.linears.items()})
+    expected = outputs(block, config, x)
+    assert np.abs(outputs(wrong, config, x) - expected).max() > 1000 * TOLERANCE * np.abs(expected).max()
+
+
 @EVERY_FAMILY
 def test_every_linear_reads_one_site_and_every_producer_is_there(family):
     config = tiny_config(**FAMILY_CHANGES[family])
