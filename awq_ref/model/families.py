@@ -166,6 +166,23 @@ FAMILIES: dict[str, Family] = {
         activation="gelu_pytorch_tanh",
         defaults=GEMMA_DEFAULTS,
     ),
+    "gemma2": Family(
+        "Gemma2ForCausalLM",
+        ATTENTION_BIASES,
+        norms=GEMMA2_NORMS,
+        norm_offset=1.0,
+        sliding="every_other",
+        scaled_embedding=True,
+        activation_key="hidden_activation",
+        activation="gelu_pytorch_tanh",
+        defaults=GEMMA_DEFAULTS
+        | {
+            "sliding_window": 4096,
+            "query_pre_attn_scalar": 256,
+            "attn_logit_softcapping": 50.0,
+            "final_logit_softcapping": 30.0,
+        },
+    ),
 }
 
 

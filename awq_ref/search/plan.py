@@ -108,6 +108,7 @@ PLANS: dict[str, tuple[ScaleGroup, ...]] = {
     "olmo2": OLMO2,
     "granite": LLAMA,
     "gemma": LLAMA,
+    "gemma2": GEMMA2,
 }
 
 

@@ -27,6 +27,12 @@ class Places(NamedTuple):
 
 PLACES = {
     "olmo2": Places("", "post_attention_layernorm", "", "post_feedforward_layernorm"),
+    "gemma2": Places(
+        "input_layernorm",
+        "post_attention_layernorm",
+        "pre_feedforward_layernorm",
+        "post_feedforward_layernorm",
+    ),
     "qwen3": Places(heads=True),
 }
 ONE_PLUS = ("gemma", "gemma2")  # norms are stored as their distance from 1

@@ -58,6 +58,20 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "granite_defaults": ("granite", {"attention_bias": True, "mlp_bias": True}),
     "gemma": ("gemma", {"head_dim": 24}),
     "gemma_one_key_value_head": ("gemma", {"head_dim": 16, "num_key_value_heads": 1}),
+    "gemma2": (
+        "gemma2",
+        {
+            "head_dim": 24,
+            "query_pre_attn_scalar": 20,
+            "sliding_window": WINDOW,
+            "attn_logit_softcapping": 5.0,
+            "final_logit_softcapping": 3.0,
+        },
+    ),
+    "gemma2_without_caps": (
+        "gemma2",
+        {"head_dim": 16, "attn_logit_softcapping": None, "final_logit_softcapping": None},
+    ),
     "gemma_bfloat16": ("gemma", {"head_dim": 16, "dtype": torch.bfloat16}),
 }
 

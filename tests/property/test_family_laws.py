@@ -89,6 +89,26 @@ def test_folding_leaves_the_block_unchanged(family, dtype, seed):
     assert_close(outputs(scaled, config, x), expected, atol=TOLERANCE * np.abs(expected).max())
 
 
+@pytest.mark.parametrize(("family", "wrong"), [("olmo2", "llama"), ("gemma2", "llama"), ("olmo2", "gemma2")])
+def test_a_wrong_plan_would_be_noticed(rng, family, wrong):
+    """The law has teeth: the plans that others apply to these families change the block, or do not fit it."""
+    config, block = a_block(family, rng)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    expected = outputs(block, config, x)
+    try:
+        scaled = folded(
+            block,
+            config,
+            plan_for(wrong),
+            lambda n: np.exp(rng.uniform(-2, 2, n)).astype(np.float32),
+            "float32",
+        )
+    except KeyError as missing:
+        assert "layernorm" in str(missing)  # the norm that should take the scales is not there
+        return
+    assert np.abs(outputs(scaled, config, x) - expected).max() > 1000 * TOLERANCE * np.abs(expected).max()
+
+
 def test_a_norm_of_distances_divided_as_if_it_were_plain_would_be_noticed(rng):
     """What others do to a (1 + w) norm whose class they do not know: w / s instead of (1 + w) / s - 1."""
     config, block = a_block("gemma", rng)

@@ -1,5 +1,7 @@
 """Every family against the scalar loop, and what its row says of a config.json."""
 
+import math
+
 import numpy as np
 import pytest
 from helpers import scalar_oracles_model as oracle
@@ -7,11 +9,12 @@ from helpers.assertions import assert_close, frozen
 from helpers.bounded import split
 from helpers.source import ROOT
 from helpers.tiny_families import FAMILY_CHANGES
-from helpers.tiny_model import make_decoder, random_tensors, tiny_config
+from helpers.tiny_model import TINY, make_decoder, random_tensors, tiny_config
 
 from awq_ref.errors import FormatError
 from awq_ref.model import (
     FAMILIES,
+    ModelConfig,
     block_tensor_shapes,
     new_cache,
 )
@@ -67,6 +70,10 @@ def test_decoding_with_a_cache_gives_the_full_pass(rng, family, cuts):
         ("granite", {"embedding_multiplier": 1.0}),
         ("granite", {"attention_multiplier": 0.5}),
         ("granite", {"logits_scaling": 1.0}),
+        ("gemma2", {"attn_logit_softcapping": None}),
+        ("gemma2", {"final_logit_softcapping": None}),
+        ("gemma2", {"query_pre_attn_scalar": 4}),
+        ("gemma2", {"sliding_window": None}),
     ],
     ids=str,
 )
@@ -98,6 +105,26 @@ def test_norms_have_their_own_widths():
     assert olmo2["model.layers.0.self_attn.q_norm.weight"] == (16,)
     assert olmo2["model.layers.0.self_attn.k_norm.weight"] == (8,)
     assert olmo2["model.layers.0.post_feedforward_layernorm.weight"] == (8,)
+
+
+def test_what_a_silent_config_json_means():
+    gemma2 = tiny_config(model_type="gemma2", head_dim=None)
+    silent = {key: value for key, value in TINY.items() if key != "head_dim"} | {"model_type": "gemma2"}
+    config = ModelConfig.from_json(silent)
+    assert (config.head_dim, gemma2.head_dim) == (256, 2)  # a null is no silence
+    assert config.tie_word_embeddings
+    assert config.hidden_act == "gelu_pytorch_tanh"
+    assert config.softmax_scale == 1 / 16
+    assert (config.attn_logit_softcapping, config.final_logit_softcapping) == (50.0, 30.0)
+    assert config.embedding_multiplier == math.sqrt(8)
+    assert tiny_config(model_type="granite").softmax_scale == 1.0
+    assert (
+        tiny_config(model_type="llama", logits_scaling=5.0).logits_scaling == 1.0
+    )  # not a number of this family
+    assert (
+        tiny_config(model_type="gemma", hidden_activation=None, hidden_act="gelu").hidden_act
+        == "gelu_pytorch_tanh"
+    )
 
 
 @pytest.mark.parametrize("value", [0, -1.0])

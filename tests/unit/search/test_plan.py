@@ -45,6 +45,12 @@ def test_where_norms_stand_after_the_modules_nothing_can_be_scaled():
     assert rows["self_attn.o"].producer == "self_attn.v_proj"
 
 
+def test_gemma2_scales_the_norm_before_its_mlp():
+    rows = {group.site: group.producer for group in plan_for("gemma2")}
+    assert rows["mlp.gate_up"] == "pre_feedforward_layernorm"
+    assert rows["self_attn.qkv"] == "input_layernorm"
+
+
 def test_an_unknown_family():
     with pytest.raises(UnsupportedError, match="got 'mamba'. Known: llama"):
         plan_for("mamba")
