@@ -183,6 +183,16 @@ FAMILIES: dict[str, Family] = {
             "final_logit_softcapping": 30.0,
         },
     ),
+    "phi3": Family(
+        "Phi3ForCausalLM",
+        NO_BIASES,
+        fused={
+            "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+            "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+        },
+        sliding="always",
+        defaults={"rms_norm_eps": 1e-5},
+    ),
 }
 
 

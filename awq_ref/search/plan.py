@@ -109,6 +109,7 @@ PLANS: dict[str, tuple[ScaleGroup, ...]] = {
     "granite": LLAMA,
     "gemma": LLAMA,
     "gemma2": GEMMA2,
+    "phi3": LLAMA,
 }
 
 

@@ -8,8 +8,9 @@ import awq_ref
 from awq_ref.checkpoint import Checkpoint
 from awq_ref.errors import MissingTensorError
 from awq_ref.model import FAMILIES, ModelConfig
-from awq_ref.pipeline import compare_models
+from awq_ref.pipeline import compare_models, describe_model
 from awq_ref.pipeline.load import read_quantized_linear
+from awq_ref.pipeline.outliers import grow_outliers
 from awq_ref.quantize import dequantize_linear
 from awq_ref.search import plan_for
 
@@ -99,6 +100,14 @@ def test_a_clip_of_rows_that_were_divided_is_divided(sources, tmp_path):
     assert (largest < np.abs(Checkpoint.open(sources / "olmo2").read(f"{name}.weight")).max()).any()
 
 
+@pytest.mark.parametrize("family", ["olmo2", "gemma2", "phi3", "granite"])
+@pytest.mark.parametrize("recipe", ["llm-awq", "autoawq", "gptq"])
+def test_the_recipes_of_others(sources, tmp_path, family, recipe):
+    quantize(sources / family, tmp_path / "out", recipe=recipe, layout="pack-quantized")
+    # Twice the error: these recipes do not compensate for the rounding of the stored norm.
+    assert distance(tmp_path / "out", sources / family) < 2 * EIGHT_BIT_ERROR
+
+
 @EVERY_FAMILY
 def test_saved_statistics_give_the_same_bytes(sources, tmp_path, family):
     quantize(sources / family, tmp_path / "direct")
@@ -125,11 +134,24 @@ def test_the_errors_of_every_linear_are_small_and_known(sources, tmp_path, famil
     assert sources_of_columns["mlp.down_proj"] == ("report" if told else "estimate")
 
 
+@pytest.mark.parametrize("family", ["gemma2", "phi3", "mistral"])
+def test_outliers_grow_without_a_change_of_the_function(sources, tmp_path, family):
+    write_tiny_family(tmp_path / "model", family, torch_dtype="float32")
+    grow_outliers(tmp_path / "model", tmp_path / "grown", factor=32.0)
+    assert distance(tmp_path / "grown", tmp_path / "model") < 1e-5
+
+
 def test_norms_that_took_no_scales_keep_their_bytes(sources, tmp_path):
     quantize(sources / "gemma", tmp_path / "out", recipe="rtn")
     before, after = (Checkpoint.open(folder) for folder in (sources / "gemma", tmp_path / "out"))
     for name in (name for name in after.names if "norm" in name):
         np.testing.assert_array_equal(before.raw(name), after.raw(name))
+
+
+def test_windows_are_told(sources):
+    assert "window 3 in 1 of 2 layers" in describe_model(sources / "gemma2")
+    assert "window" not in describe_model(sources / "llama")
+    assert "qkv_proj" in describe_model(sources / "phi3", tensors=True)
 
 
 @EVERY_FAMILY

@@ -52,4 +52,9 @@ FAMILY_CHANGES: dict[str, dict[str, Any]] = {
         "attn_logit_softcapping": 1.5,
         "final_logit_softcapping": 2.0,
     },
+    "phi3": {
+        "model_type": "phi3",
+        "architectures": ["Phi3ForCausalLM"],
+        "sliding_window": WINDOW,
+    },
 }

@@ -72,6 +72,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "gemma2",
         {"head_dim": 16, "attn_logit_softcapping": None, "final_logit_softcapping": None},
     ),
+    "phi3": ("phi3", {}),
+    "phi3_window": ("phi3", {"sliding_window": WINDOW}),
+    "phi3_bfloat16": ("phi3", {"dtype": torch.bfloat16}),
     "gemma_bfloat16": ("gemma", {"head_dim": 16, "dtype": torch.bfloat16}),
 }
 

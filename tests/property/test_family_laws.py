@@ -123,6 +123,22 @@ def test_a_norm_of_distances_divided_as_if_it_were_plain_would_be_noticed(rng):
     assert np.abs(outputs(wrong, config, x) - expected).max() > 1000 * TOLERANCE * np.abs(expected).max()
 
 
+def test_the_last_rows_of_a_fused_qkv_are_not_v_under_grouped_queries(rng):
+    """What others do to Phi-3's qkv_proj: the last len(s) rows are divided, of which there are more than v has."""
+    config, block = a_block("phi3", rng)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    scales = np.exp(rng.uniform(-2, 2, 16)).astype(np.float32)  # one per channel of o_proj; v has 8 rows, k 8
+    rows = {"self_attn.k_proj": scales[:8], "self_attn.v_proj": scales[8:]}
+    columns = {"self_attn.o_proj": scales}
+    wrong = {
+        name: Folded(linear, LinearFold(columns=columns.get(name), rows=rows.get(name)))
+        for name, linear in block.linears.items()
+    }
+    expected = outputs(block, config, x)
+    changed = outputs(Block(block.norms, wrong), config, x) - expected
+    assert np.abs(changed).max() > 1000 * TOLERANCE * np.abs(expected).max()
+
+
 @EVERY_FAMILY
 def test_every_linear_reads_one_site_and_every_producer_is_there(family):
     config = tiny_config(**FAMILY_CHANGES[family])

@@ -8,15 +8,18 @@ from helpers import scalar_oracles_model as oracle
 from helpers.assertions import assert_close, frozen
 from helpers.bounded import split
 from helpers.source import ROOT
-from helpers.tiny_families import FAMILY_CHANGES
+from helpers.tiny_families import FAMILY_CHANGES, WINDOW
 from helpers.tiny_model import TINY, make_decoder, random_tensors, tiny_config
 
 from awq_ref.errors import FormatError
 from awq_ref.model import (
     FAMILIES,
     ModelConfig,
+    block_stored_shapes,
     block_tensor_shapes,
+    model_tensor_shapes,
     new_cache,
+    stored_place,
 )
 
 IDS = np.array([[3, 1, 4, 1, 5, 9, 2], [16, 0, 2, 6, 5, 3, 8]], dtype=np.int64)
@@ -84,6 +87,16 @@ def test_what_sets_a_family_apart_shows_in_the_logits(rng, family, left_out):
     assert np.abs(with_it - without).max() > 100 * TOLERANCE * np.abs(with_it).max()
 
 
+def test_windows_of_the_families():
+    windows = {name: tiny_config(**changes).windows for name, changes in FAMILY_CHANGES.items()}
+    assert {name: found for name, found in windows.items() if found} == {
+        "mistral": (WINDOW, WINDOW),
+        "qwen2": (0, WINDOW),
+        "gemma2": (WINDOW, 0),
+        "phi3": (WINDOW, WINDOW),
+    }
+
+
 def test_biases_of_the_families():
     def biases(**changes):
         shapes = block_tensor_shapes(tiny_config(**changes), 0)
@@ -105,6 +118,20 @@ def test_norms_have_their_own_widths():
     assert olmo2["model.layers.0.self_attn.q_norm.weight"] == (16,)
     assert olmo2["model.layers.0.self_attn.k_norm.weight"] == (8,)
     assert olmo2["model.layers.0.post_feedforward_layernorm.weight"] == (8,)
+
+
+def test_fused_linears_are_one_tensor_and_know_their_rows():
+    config = tiny_config(**FAMILY_CHANGES["phi3"])
+    assert block_stored_shapes(config) == {
+        "self_attn.qkv_proj": (32, 8),
+        "self_attn.o_proj": (8, 16),
+        "mlp.gate_up_proj": (24, 8),
+        "mlp.down_proj": (8, 12),
+    }
+    assert "model.layers.1.mlp.gate_up_proj.weight" in model_tensor_shapes(config)
+    place = "model.layers.1.self_attn."
+    assert stored_place(config, f"{place}k_proj") == (f"{place}qkv_proj", slice(16, 24))
+    assert stored_place(config, f"{place}o_proj") == (f"{place}o_proj", slice(None))
 
 
 def test_what_a_silent_config_json_means():
