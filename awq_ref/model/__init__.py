@@ -11,24 +11,29 @@ greedy, stream, generate_batch
 from awq_ref.model.block import (
     Block,
     Context,
+    add_branch,
     attention_forward,
     block_forward,
     make_context,
     mlp_forward,
+    normed,
 )
 from awq_ref.model.cache import KVCache, new_cache
-from awq_ref.model.config import (
-    ModelConfig,
-    block_linear_shapes,
-    block_prefix,
-    block_tensor_shapes,
-    model_tensor_shapes,
-    outer_tensor_shapes,
-)
-from awq_ref.model.decoder import Decoder
+from awq_ref.model.config import ModelConfig
+from awq_ref.model.decoder import Decoder, scaled_embeddings
 from awq_ref.model.families import FAMILIES
 from awq_ref.model.generate import generate_batch, greedy, stream
 from awq_ref.model.rope import ROPE_TYPES, RopeConfig
+from awq_ref.model.shapes import (
+    block_linear_shapes,
+    block_norm_shapes,
+    block_prefix,
+    block_stored_shapes,
+    block_tensor_shapes,
+    model_tensor_shapes,
+    outer_tensor_shapes,
+    stored_place,
+)
 
 __all__ = [
     "FAMILIES",
@@ -39,10 +44,13 @@ __all__ = [
     "KVCache",
     "ModelConfig",
     "RopeConfig",
+    "add_branch",
     "attention_forward",
     "block_forward",
     "block_linear_shapes",
+    "block_norm_shapes",
     "block_prefix",
+    "block_stored_shapes",
     "block_tensor_shapes",
     "generate_batch",
     "greedy",
@@ -50,6 +58,9 @@ __all__ = [
     "mlp_forward",
     "model_tensor_shapes",
     "new_cache",
+    "normed",
     "outer_tensor_shapes",
+    "scaled_embeddings",
+    "stored_place",
     "stream",
 ]

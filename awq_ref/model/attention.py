@@ -2,27 +2,47 @@
 
     attention       all queries of a block of tokens
     attend_tile     one tile of it: scores, mask, exponentials, average
+    Scores          what is done to the scores: scale, cap, window
 
 No (tokens x tokens) matrix is ever whole: queries are taken a tile at a time, small enough for its scores to
-stay in a core's cache, and a tile looks only at the columns up to its last query. The query heads that share
-a key-value head are rows of one matrix product with it, so that keys and values are never repeated in memory.
+stay in a core's cache, and a tile looks only at the columns up to its last query, and back to where its first
+query's window begins. The query heads that share a key-value head are rows of one matrix product with it, so that
+keys and values are never repeated in memory.
 
 Sources: [1] Vaswani et al. 2017, arXiv:1706.03762, eq. 1; [2] Ainslie et al. 2023, arXiv:2305.13245 (grouped
 queries).
 """
 
-import math
+from dataclasses import dataclass
 
 import numpy as np
 
 from awq_ref.dtypes import F32
-from awq_ref.model.ops import causal_mask, take_exponentials
+from awq_ref.model.ops import causal_mask, soft_cap, take_exponentials, window_mask
 
 TILE_SCORES = 2**18  # scores in a tile: 1 MiB of float32
 TILE_QUERIES = 256  # more of them would spend more work on columns that the causal mask then hides
 
 
-def attend_tile(q: F32, k: F32, v: F32, *, causal: F32 | None, padding: F32 | None) -> F32:
+@dataclass(frozen=True)
+class Scores:
+    """What is done to the products of queries and keys before the softmax.
+
+    scale  : they are multiplied by it
+    cap    : then capped [LLM-6]; 0 for no cap
+    window : columns that a query sees, its own included [LLM-5]; 0 for all
+    """
+
+    scale: float
+    cap: float = 0.0
+    window: int = 0
+
+    def first_column(self, query_column: int) -> int:
+        """Return the first column that a query sees."""
+        return max(0, query_column - self.window + 1) if self.window else 0
+
+
+def attend_tile(q: F32, k: F32, v: F32, *, scores: Scores, causal: F32 | None, padding: F32 | None) -> F32:
     """Return the attention of some queries over all columns up to the last of them.
 
     Parameters
@@ -30,6 +50,7 @@ def attend_tile(q: F32, k: F32, v: F32, *, causal: F32 | None, padding: F32 | No
     q : float32 array, shape (..., tokens, R, head_dim)
         The R query heads that share a key-value head, for the last `tokens` of the columns.
     k, v : float32 arrays, shape (..., columns, head_dim)
+    scores : Scores
     causal : float32 array, shape (at least tokens, at least tokens), or None
         From `causal_mask`; None for a single token, which sees all columns.
     padding : float32 array, broadcasts to (..., tokens, R, columns), or None
@@ -41,26 +62,31 @@ def attend_tile(q: F32, k: F32, v: F32, *, causal: F32 | None, padding: F32 | No
     """
     *lead, tokens, shared, head_dim = q.shape
     columns = k.shape[-2]
-    scaled: F32 = q * (1.0 / math.sqrt(head_dim))
+    scaled: F32 = q * scores.scale
     rows = scaled.reshape(*lead, tokens * shared, head_dim)
-    scores: F32 = rows @ k.swapaxes(-1, -2)  # (..., tokens * R, columns)
-    by_token = scores.reshape(*lead, tokens, shared, columns)  # a view
+    weights: F32 = rows @ k.swapaxes(-1, -2)  # (..., tokens * R, columns)
+    if scores.cap:
+        soft_cap(weights, scores.cap, out=weights)
+    by_token = weights.reshape(*lead, tokens, shared, columns)  # a view
     if causal is not None:
         by_token[..., columns - tokens :] += causal[:tokens, None, :tokens]
+    if scores.window and columns > scores.window:
+        by_token += window_mask(tokens, columns, scores.window)[:, None]
     if padding is not None:
         by_token += padding
-    sums = take_exponentials(scores)  # (..., tokens * R, 1)
-    mixed: F32 = scores @ v  # (..., tokens * R, head_dim)
+    sums = take_exponentials(weights)  # (..., tokens * R, 1)
+    mixed: F32 = weights @ v  # (..., tokens * R, head_dim)
     mixed /= sums
     return mixed.reshape(q.shape)
 
 
-def attention(q: F32, k: F32, v: F32, *, padding: F32 | None = None) -> F32:
+def attention(q: F32, k: F32, v: F32, *, scores: Scores, padding: F32 | None = None) -> F32:
     """Let every query of the last T of S columns attend to the columns up to its own.
 
-    Equation [LLM-3]  o_t = sum_{c <= t} p_tc v_c ,  p_t = softmax_c(q_t . k_c / sqrt(D) + m_c)
+    Equation [LLM-3]  o_t = sum_{c <= t} p_tc v_c ,  p_t = softmax_c(a q_t . k_c + m_c)
         q, k -> q, k       already turned by rope
         v    -> v
+        a    -> scores.scale, 1 / sqrt(D) in most models
         m    -> padding
     Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; Ainslie et al. 2023, arXiv:2305.13245;
     docs/equations.md#llm-3.
@@ -71,6 +97,8 @@ def attention(q: F32, k: F32, v: F32, *, padding: F32 | None = None) -> F32:
         B texts, G key-value heads, T tokens, R query heads per key-value head, D head_dim.
     k, v : float32 arrays, shape (B, G, S, D), S >= T
         Any strides over B, G and S.
+    scores : Scores
+        Scale, cap [LLM-6] and window [LLM-5].
     padding : float32 array, shape (B, S), optional
         0, or a large negative number for a column that is padding (`block.PADDED`).
 
@@ -85,16 +113,23 @@ def attention(q: F32, k: F32, v: F32, *, padding: F32 | None = None) -> F32:
     B, G, T, R, D = q.shape
     S = k.shape[2]
     causal = causal_mask(min(T, TILE_QUERIES)) if T > 1 else None
-    if B * G * T * R * S <= TILE_SCORES and T <= TILE_QUERIES:  # a decode step: one product for all heads
-        bias = None if padding is None else padding[:, None, None, None, :]
-        return attend_tile(q, k, v, causal=causal, padding=bias).transpose(0, 2, 1, 3, 4)
+    start = scores.first_column(S - T)
+    if (
+        B * G * T * R * (S - start) <= TILE_SCORES and T <= TILE_QUERIES
+    ):  # a decode step: one product for all heads
+        bias = None if padding is None else padding[:, None, None, None, start:]
+        seen = (k[:, :, start:], v[:, :, start:])
+        return attend_tile(q, *seen, scores=scores, causal=causal, padding=bias).transpose(0, 2, 1, 3, 4)
     mixed = np.empty((B, T, G, R, D), dtype=np.float32)
     step = min(TILE_QUERIES, max(1, TILE_SCORES // (R * S)))
     for b, g in np.ndindex(B, G):
         for first in range(0, T, step):
             last = min(first + step, T)
-            end = S - T + last  # columns that the tile's last query sees
-            bias = None if padding is None else padding[b, :end]
-            tile = attend_tile(q[b, g, first:last], k[b, g, :end], v[b, g, :end], causal=causal, padding=bias)
+            columns = slice(
+                scores.first_column(S - T + first), S - T + last
+            )  # all that the tile's queries see
+            bias = None if padding is None else padding[b, columns]
+            seen = (k[b, g, columns], v[b, g, columns])
+            tile = attend_tile(q[b, g, first:last], *seen, scores=scores, causal=causal, padding=bias)
             mixed[b, first:last, g] = tile
     return mixed

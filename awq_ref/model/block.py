@@ -1,8 +1,10 @@
-"""One block of a decoder: attention and MLP, each on a normalized copy, each added to the stream.
+"""One block of a decoder: attention and MLP, each added to the stream, with norms where the family has them.
 
     Block               norms and linears of one layer
     Context             what a block needs to know beside its input: positions, padding, cache
     make_context        the context of some new tokens
+    normed              x -> what a norm of the block makes of it, if the family has one at that place
+    add_branch          the stream plus what a module made
     attention_forward   normalized x -> output of the attention
     mlp_forward         normalized x -> output of the gated MLP
     block_forward       the whole block
@@ -19,9 +21,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from awq_ref.dtypes import F32, I64, Bool
-from awq_ref.model.attention import attention
+from awq_ref.model.attention import Scores, attention
 from awq_ref.model.cache import KVCache
 from awq_ref.model.config import ModelConfig
+from awq_ref.model.families import Place
 from awq_ref.model.ops import ACTIVATIONS, NORMS
 from awq_ref.model.rope import apply_rope, rope_frequencies, rope_tables
 from awq_ref.spec import LinearOperator
@@ -36,7 +39,8 @@ GATE_TILE = 2**16  # elements of the MLP's gate that are worked on at a time: 25
 class Block:
     """The parts of one layer.
 
-    norms   : name below the layer ("input_layernorm") -> float32 (hidden_size,)
+    norms   : name below the layer ("input_layernorm") -> float32 (its size,), what the norm multiplies by: where a
+              checkpoint stores the distance from 1 (`Family.norm_offset`), 1 has been added
     linears : name below the layer ("self_attn.q_proj") -> operator; replace entries to watch their inputs
     """
 
@@ -51,7 +55,7 @@ class Context:
     cos, sin : float32, (batch or 1, tokens, 1, 1, head_dim // 2)
     padding  : float32, (batch, columns), 0 or PADDED; None where no column is padding
     cache    : already lengthened by the new tokens; None to look at no other tokens than these
-    layer    : which layer of the cache is meant
+    layer    : which layer is meant: its part of the cache, its window
     """
 
     cos: F32
@@ -62,7 +66,7 @@ class Context:
 
     def at_layer(self, layer: int) -> "Context":
         """Return the same context for another layer."""
-        return self if self.cache is None else replace(self, layer=layer)
+        return replace(self, layer=layer)
 
 
 def _positions(valid: Bool, tokens: int) -> I64:
@@ -122,6 +126,33 @@ def _keys_and_values(k: F32, v: F32, context: Context) -> tuple[F32, F32]:
     return keys, values
 
 
+def normed(x: F32, block: Block, config: ModelConfig, place: Place) -> F32:
+    """Return x after the block's norm at a place; x itself where the family has none there.
+
+    Equation [LLM-7]  queries and keys: y = rms_norm over the norm's own width, one head or all of them
+        x -> x    (..., n * width), the norm's weight (width,)
+    Source: Henry et al. 2020, arXiv:2010.04245; docs/equations.md#llm-7.
+    """
+    name = config.family.norm_at(place)
+    if name is None:
+        return x
+    weight = block.norms[name]
+    parts = x.reshape(*x.shape[:-1], -1, len(weight))  # (..., n, width): n = 1 unless heads are apart
+    return NORMS[config.family.norm](parts, weight, eps=config.rms_norm_eps).reshape(x.shape)
+
+
+def add_branch(stream: F32, y: F32, block: Block, config: ModelConfig, place: Place) -> F32:
+    """Return the stream plus what a module made of it, a new array.
+
+    Equation [LLM-8]  x <- x + r norm(y),    norm: only where the family has one after the module
+        x -> stream    (..., hidden_size)
+        r -> config.residual_multiplier
+    Source: docs/equations.md#llm-8.
+    """
+    more = normed(y, block, config, place)
+    return stream + (more if config.residual_multiplier == 1.0 else more * config.residual_multiplier)
+
+
 def attention_forward(x: F32, block: Block, config: ModelConfig, context: Context) -> F32:
     """Return the output of the attention, before it is added to the stream.
 
@@ -138,13 +169,14 @@ def attention_forward(x: F32, block: Block, config: ModelConfig, context: Contex
     B, T, _ = x.shape
     G, R, D = config.num_key_value_heads, config.queries_per_key, config.head_dim
     linears = block.linears
-    q = linears["self_attn.q_proj"](x).reshape(B, T, G, R, D)
-    k = linears["self_attn.k_proj"](x).reshape(B, T, G, 1, D)
+    q = normed(linears["self_attn.q_proj"](x), block, config, "query").reshape(B, T, G, R, D)
+    k = normed(linears["self_attn.k_proj"](x), block, config, "key").reshape(B, T, G, 1, D)
     v = linears["self_attn.v_proj"](x).reshape(B, T, G, D)
     keys, values = _keys_and_values(k, v, context)  # (B, G, S, D)
     turned = np.empty((B, G, T, R, D), dtype=np.float32)
     apply_rope(q, context.cos, context.sin, out=turned.transpose(0, 2, 1, 3, 4))
-    mixed = attention(turned, keys, values, padding=context.padding)  # (B, T, G, R, D)
+    scores = Scores(config.softmax_scale, config.attn_logit_softcapping, config.window(context.layer))
+    mixed = attention(turned, keys, values, scores=scores, padding=context.padding)  # (B, T, G, R, D)
     return linears["self_attn.o_proj"](mixed.reshape(B, T, G * R * D))
 
 
@@ -190,10 +222,7 @@ def block_forward(x: F32, block: Block, config: ModelConfig, context: Context) -
     -------
     y : float32 array, shape (batch, tokens, hidden_size)
     """
-    norm = NORMS[config.family.norm]
-    before_attention, before_mlp = config.family.norms
-    h = norm(x, block.norms[before_attention], eps=config.rms_norm_eps)
-    x = x + attention_forward(h, block, config, context)
-    h = norm(x, block.norms[before_mlp], eps=config.rms_norm_eps)
-    x += mlp_forward(h, block, config)
-    return x
+    y = attention_forward(normed(x, block, config, "before_attention"), block, config, context)
+    x = add_branch(x, y, block, config, "after_attention")
+    y = mlp_forward(normed(x, block, config, "before_mlp"), block, config)
+    return add_branch(x, y, block, config, "after_mlp")

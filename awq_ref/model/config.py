@@ -1,10 +1,6 @@
 """What a config.json says about a model, in Hugging Face's names.
 
-    ModelConfig             sizes, flags and rope of one model; ModelConfig.from_json reads a config.json
-    block_linear_shapes     linears of a block: name -> (out_features, in_features)
-    block_tensor_shapes     tensors of one layer: name in the checkpoint -> shape
-    outer_tensor_shapes     tensors outside the layers: embedding, final norm, head
-    model_tensor_shapes     all of them
+    ModelConfig     sizes, flags and rope of one model; ModelConfig.from_json reads a config.json
 
 Both spellings are read: ``rope_theta``, ``rope_scaling`` and ``torch_dtype``, and the ``rope_parameters`` and
 ``dtype`` of transformers 5.
@@ -16,11 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from awq_ref.errors import FormatError, UnsupportedError
-from awq_ref.model.families import FAMILIES, Family
+from awq_ref.model.families import FAMILIES, FILE, Family, nearest
 from awq_ref.model.ops import ACTIVATIONS
 from awq_ref.model.rope import ROPE_TYPES, RopeConfig
-
-Shape = tuple[int, ...]
+from awq_ref.model.windows import read_windows
 
 
 @dataclass(frozen=True)
@@ -53,6 +48,14 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...] = ()
     model_type: str = "llama"
     dtype: str = "float32"
+    windows: tuple[int, ...] = ()  # per layer, 0: the layer sees the whole text; (): all layers do
+    embedding_multiplier: float = 1.0
+    attention_multiplier: float = 0.0  # 0: 1 / sqrt(query_pre_attn_scalar)
+    query_pre_attn_scalar: float = 0.0  # 0: head_dim
+    residual_multiplier: float = 1.0
+    logits_scaling: float = 1.0
+    attn_logit_softcapping: float = 0.0  # 0: none
+    final_logit_softcapping: float = 0.0  # 0: none
 
     def __post_init__(self) -> None:
         _require_known("model_type", self.model_type, FAMILIES)
@@ -79,6 +82,15 @@ class ModelConfig:
         return self.num_attention_heads // self.num_key_value_heads
 
     @property
+    def softmax_scale(self) -> float:
+        """What the products of queries and keys are multiplied by."""
+        return self.attention_multiplier or 1.0 / math.sqrt(self.query_pre_attn_scalar or self.head_dim)
+
+    def window(self, layer: int) -> int:
+        """Return how many columns a query of a layer sees, its own included; 0: all."""
+        return self.windows[layer] if self.windows else 0
+
+    @property
     def sizes(self) -> dict[str, int]:
         """The sizes that a row of `families` may name."""
         return {
@@ -86,6 +98,7 @@ class ModelConfig:
             "intermediate": self.intermediate_size,
             "query": self.num_attention_heads * self.head_dim,
             "key_value": self.num_key_value_heads * self.head_dim,
+            "head": self.head_dim,
         }
 
     @classmethod
@@ -101,6 +114,8 @@ class ModelConfig:
             are.
         """
         model_type = _read_model_type(config)
+        family = FAMILIES[model_type]
+        config = {**family.defaults, **config}
         sizes: dict[str, Any] = {}
         for name in SIZE_FIELDS:
             default = SIZE_DEFAULTS.get(name)
@@ -112,11 +127,13 @@ class ModelConfig:
             **{
                 name: bool(config.get(name)) for name in ("tie_word_embeddings", "attention_bias", "mlp_bias")
             },
-            hidden_act=str(config.get("hidden_act", "silu")),
+            hidden_act=str(config.get(family.activation_key) or family.activation),
             bos_token_id=None if config.get("bos_token_id") is None else _whole(config, "bos_token_id"),
             eos_token_ids=_read_eos(config),
             model_type=model_type,
             dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
+            windows=read_windows(config, family.sliding, sizes["num_hidden_layers"]),
+            **_read_factors(config, family, sizes["hidden_size"]),
         )
 
 
@@ -137,12 +154,36 @@ SIZE_DEFAULTS: dict[str, Callable[[dict[str, Any]], int]] = {
 }
 
 
+# Numbers that only some families have: those whose row names them among its defaults.
+FACTOR_FIELDS = (
+    "embedding_multiplier",
+    "attention_multiplier",
+    "query_pre_attn_scalar",
+    "residual_multiplier",
+    "logits_scaling",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+)
+
+
 def _require_known(name: str, value: str, known: Mapping[str, object]) -> None:
     if value not in known:
         raise UnsupportedError(
             f"ModelConfig: {name} must be one of {', '.join(sorted(known))}; got {value!r}. "
             "Other models do not run yet."
         )
+
+
+def _read_factors(config: Mapping[str, Any], family: Family, hidden_size: int) -> dict[str, Any]:
+    """Return the multipliers and caps of a family that has some; a null is none."""
+    names = [name for name in FACTOR_FIELDS if name in family.defaults and config[name] is not None]
+    factors = {name: float(_number(config, name)) for name in names}
+    for name, value in factors.items():
+        if value <= 0.0:
+            raise FormatError(f"config.json: {name} must be above 0; got {value}.")
+    if family.scaled_embedding:
+        factors["embedding_multiplier"] = math.sqrt(hidden_size)
+    return factors
 
 
 def _number(config: Mapping[str, Any], name: str, default: float | None = None) -> float:
@@ -165,17 +206,19 @@ def _whole(config: Mapping[str, Any], name: str, default: int | None = None) -> 
 
 def _read_model_type(config: Mapping[str, Any]) -> str:
     """Return the family: the row that the architecture names, or else model_type."""
-    architectures = config.get("architectures") or []
+    architectures = [str(name) for name in config.get("architectures") or []]
     rows = [name for name, family in FAMILIES.items() if family.architecture in architectures]
-    if architectures and not rows:
-        known = ", ".join(family.architecture for family in FAMILIES.values())
-        raise UnsupportedError(
-            f"config.json: architectures must name one of {known}; got {', '.join(map(str, architectures))}. "
-            "Other models do not run yet."
-        )
     name = rows[0] if rows else str(config.get("model_type"))
-    _require_known("model_type", name, FAMILIES)
-    return name
+    if rows or (not architectures and name in FAMILIES):
+        return name
+    known, came = ("architectures", architectures) if architectures else ("model_type", [name])
+    names = [family.architecture for family in FAMILIES.values()] if architectures else sorted(FAMILIES)
+    near = nearest(came[0])
+    raise UnsupportedError(
+        f"config.json: {known} must name one of {', '.join(names)}; got {', '.join(came)}. The nearest is "
+        f"{near} ({FAMILIES[near].architecture}); a family is a row of FAMILIES in {FILE} (docs/architecture.md says "
+        "how to add one)."
+    )
 
 
 def _read_eos(config: Mapping[str, Any]) -> tuple[int, ...]:
@@ -198,46 +241,3 @@ def _read_rope(config: Mapping[str, Any]) -> RopeConfig:
     original = int(numbers.pop("original_max_position_embeddings", 0))
     theta = float(_number(rope, "rope_theta", 10000.0))
     return RopeConfig(rope_type, theta, **numbers, original_max_position_embeddings=original)
-
-
-def block_linear_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
-    """Return the linears of a block, name below the layer -> (out_features, in_features), in order of use."""
-    sizes = config.sizes
-    rows = config.family.linears.items()
-    return {name: (sizes[row.out_features], sizes[row.in_features]) for name, row in rows}
-
-
-def block_prefix(config: ModelConfig, layer: int) -> str:
-    """Return what the names of a layer's tensors begin with, e.g. ``model.layers.0.``."""
-    return config.family.layer_prefix.format(layer=layer)
-
-
-def block_tensor_shapes(config: ModelConfig, layer: int) -> dict[str, Shape]:
-    """Return the tensors of one layer: name in a float checkpoint -> shape."""
-    prefix = block_prefix(config, layer)
-    shapes: dict[str, Shape] = {
-        f"{prefix}{name}.weight": (config.hidden_size,) for name in config.family.norms
-    }
-    for name, (out_features, in_features) in block_linear_shapes(config).items():
-        shapes[f"{prefix}{name}.weight"] = (out_features, in_features)
-        if getattr(config, config.family.linears[name].bias_flag):
-            shapes[f"{prefix}{name}.bias"] = (out_features,)
-    return shapes
-
-
-def outer_tensor_shapes(config: ModelConfig) -> dict[str, Shape]:
-    """Return the tensors outside the layers: embedding, final norm, and the head unless it is tied."""
-    family, table = config.family, (config.vocab_size, config.hidden_size)
-    shapes: dict[str, Shape] = {f"{family.embed_tokens}.weight": table}
-    shapes[f"{family.final_norm}.weight"] = (config.hidden_size,)
-    if not config.tie_word_embeddings:
-        shapes[f"{family.lm_head}.weight"] = table
-    return shapes
-
-
-def model_tensor_shapes(config: ModelConfig) -> dict[str, Shape]:
-    """Return every tensor of a float checkpoint: name -> shape."""
-    shapes = outer_tensor_shapes(config)
-    for layer in range(config.num_hidden_layers):
-        shapes |= block_tensor_shapes(config, layer)
-    return shapes

@@ -16,9 +16,10 @@ from awq_ref.errors import ShapeError
 from awq_ref.model import generate as loops
 from awq_ref.model.block import Block, block_forward, make_context
 from awq_ref.model.cache import KVCache
-from awq_ref.model.config import ModelConfig, block_linear_shapes
+from awq_ref.model.config import ModelConfig
 from awq_ref.model.inputs import checked_ids, checked_mask
-from awq_ref.model.ops import NORMS
+from awq_ref.model.ops import NORMS, soft_cap
+from awq_ref.model.shapes import block_linear_shapes, block_norm_shapes
 from awq_ref.spec import LinearOperator
 
 PREFILL_CHUNK = (
@@ -35,6 +36,11 @@ def _require_linear(name: str, linear: LinearOperator, shape: tuple[int, int]) -
         )
 
 
+def _require_norm(name: str, weight: F32, shape: tuple[int]) -> None:
+    require_shape("Decoder", name, weight, shape)
+    require_dtype("Decoder", name, weight, np.float32)
+
+
 def _require_names(what: str, have: Collection[str], want: Collection[str]) -> None:
     if set(have) != set(want):
         raise ShapeError(f"Decoder: {what} must be {', '.join(want)}; got {', '.join(have) or 'none'}.")
@@ -43,6 +49,11 @@ def _require_names(what: str, have: Collection[str], want: Collection[str]) -> N
 def overflow_shows_in_logits() -> np.errstate:
     """Silence NumPy's warnings: who reads the logits looks for inf and NaN, and raises (`greedy`, perplexity)."""
     return np.errstate(over="ignore", invalid="ignore")
+
+
+def scaled_embeddings(rows: F32, config: ModelConfig) -> F32:
+    """Return what the first block gets from rows of the embedding: the rows, times embedding_multiplier [LLM-8]."""
+    return rows if config.embedding_multiplier == 1.0 else rows * config.embedding_multiplier
 
 
 @dataclass
@@ -56,7 +67,7 @@ class Decoder:
         Only the rows that are looked up are converted to float32.
     blocks : list of Block
     norm : float32 array, shape (hidden_size,)
-        Weight of the final norm.
+        What the final norm multiplies by (`Block`).
     lm_head : LinearOperator
         hidden_size -> vocab_size; with tied embeddings an operator over the same matrix.
 
@@ -83,17 +94,15 @@ class Decoder:
             raise ShapeError(
                 f"Decoder: blocks must be {self.config.num_hidden_layers}; got {len(self.blocks)}."
             )
-        norms = {"norm": self.norm}
         for layer, block in enumerate(self.blocks):
-            shapes = block_linear_shapes(self.config)
+            shapes, norm_shapes = block_linear_shapes(self.config), block_norm_shapes(self.config)
             _require_names(f"linears of layer {layer}", block.linears, shapes)
-            _require_names(f"norms of layer {layer}", block.norms, self.config.family.norms)
+            _require_names(f"norms of layer {layer}", block.norms, norm_shapes)
             for name, linear in block.linears.items():
                 _require_linear(f"layer {layer}, {name}", linear, shapes[name])
-            norms |= {f"layer {layer}, {name}": weight for name, weight in block.norms.items()}
-        for name, weight in norms.items():
-            require_shape("Decoder", name, weight, (hidden,))
-            require_dtype("Decoder", name, weight, np.float32)
+            for name, weight in block.norms.items():
+                _require_norm(f"layer {layer}, {name}", weight, norm_shapes[name])
+        _require_norm("norm", self.norm, (hidden,))
 
     @property
     def vocab_size(self) -> int:
@@ -103,7 +112,7 @@ class Decoder:
 
     def embed(self, token_ids: I64) -> F32:
         """Map ids (batch, tokens) to what enters the first block, float32 (batch, tokens, hidden_size)."""
-        return self.embed_tokens[token_ids].astype(np.float32, copy=False)
+        return scaled_embeddings(self.embed_tokens[token_ids].astype(np.float32, copy=False), self.config)
 
     def _pass(self, ids: I64, mask: Bool | None, cache: KVCache | None) -> tuple[F32, KVCache | None]:
         """Send tokens through all blocks; return the stream before the final norm, and the longer cache."""
@@ -140,9 +149,16 @@ class Decoder:
         return self._final_norm(x)
 
     def head(self, hidden: F32) -> F32:
-        """Map hidden states (..., hidden_size) to logits, float32 (..., vocab_size)."""
+        """Map hidden states (..., hidden_size) to logits, float32 (..., vocab_size).
+
+        They are divided by logits_scaling [LLM-8] and capped [LLM-6] where the configuration says so.
+        """
         with overflow_shows_in_logits():
-            return self.lm_head(hidden)
+            logits = self.lm_head(hidden)
+            if self.config.logits_scaling != 1.0:
+                logits = logits / self.config.logits_scaling
+            cap = self.config.final_logit_softcapping
+            return soft_cap(logits, cap) if cap else logits
 
     def logits(self, token_ids: I64, *, attention_mask: Bool | None = None) -> F32:
         """Return logits of every token, float32 (batch, tokens, vocab_size); else as `forward`."""

@@ -2,18 +2,23 @@
 
     rms_norm            scale each token to unit mean square
     silu                x * sigmoid(x)
+    gelu_tanh           x times the normal distribution function, by its approximation with tanh
+    soft_cap            nearly x while it is small, never beyond the cap
     softmax             exponentials that add up to one
     take_exponentials   the same, in place and not yet divided
     causal_mask         -inf where a query would see the future
+    window_mask         -inf where a query would look back beyond its window
     NORMS, ACTIVATIONS  the kinds that a family's row or a config.json may name
 
 All arrays are float32, and so is all arithmetic. Shapes are checked where a model is put together
 (`Decoder`), not in every call.
 
 Sources: [1] Zhang and Sennrich 2019, arXiv:1910.07467 (RMSNorm); [2] Hendrycks and Gimpel 2016,
-arXiv:1606.08415, and Ramachandran et al. 2017, arXiv:1710.05941 (SiLU, swish).
+arXiv:1606.08415 (GELU, SiLU), and Ramachandran et al. 2017, arXiv:1710.05941 (swish); [3] Gemma team 2024,
+arXiv:2408.00118, section 2 (caps of logits).
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -69,6 +74,57 @@ def silu(x: F32, *, out: F32 | None = None) -> F32:
     return np.divide(x, out, out=out)
 
 
+def gelu_tanh(x: F32, *, out: F32 | None = None) -> F32:
+    """Return x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x**3))), which is x Phi(x) to about 3e-4.
+
+    Parameters
+    ----------
+    x : float32 array, any shape
+    out : float32 array, same shape, optional
+        Receives the result; must not share memory with x.
+
+    Examples
+    --------
+    >>> gelu_tanh(np.float32([0, 100, -100])).tolist()
+    [0.0, 100.0, -0.0]
+    """
+    with np.errstate(over="ignore"):  # x**3 is inf above 7e12, and tanh(inf) = 1 the right limit
+        y: F32 = np.multiply(x, x, out=out)
+        y *= 0.044715
+        y += 1.0
+        y *= x
+    y *= math.sqrt(2.0 / math.pi)
+    np.tanh(y, out=y)
+    y += 1.0
+    y *= 0.5
+    y *= x
+    return y
+
+
+def soft_cap(x: F32, cap: float, *, out: F32 | None = None) -> F32:
+    """Return numbers that are nearly x while |x| is far below the cap, and never beyond it.
+
+    Equation [LLM-6]  y = c tanh(x / c)
+        x -> x      any shape
+        c -> cap    > 0
+    Source: Gemma team 2024, arXiv:2408.00118, section 2; docs/equations.md#llm-6.
+
+    Parameters
+    ----------
+    out : float32 array, same shape, optional
+        Receives the result; may be x.
+
+    Examples
+    --------
+    >>> soft_cap(np.float32([0.0, 1e9, -1e9]), 30.0).tolist()
+    [0.0, 30.0, -30.0]
+    """
+    y: F32 = np.divide(x, cap, out=out)
+    np.tanh(y, out=y)
+    y *= cap
+    return y
+
+
 def take_exponentials(scores: F32) -> F32:
     """Overwrite scores by exp(scores - maximum) along the last axis; return the sums, (..., 1).
 
@@ -106,5 +162,27 @@ def causal_mask(length: int) -> F32:
     return np.triu(np.full((length, length), -np.inf, dtype=np.float32), k=1)
 
 
+def window_mask(tokens: int, columns: int, window: int) -> F32:
+    """Return (tokens, columns) float32: -inf where a key lies `window` or more columns before its query.
+
+    Equation [LLM-5]  m_tc = 0 where t - c < w,  -inf elsewhere
+        w -> window    its own column counts
+    The tokens are the last of the columns. The future is not hidden: that is `causal_mask`.
+    Source: Beltagy et al. 2020, arXiv:2004.05150, section 3.1; docs/equations.md#llm-5.
+
+    Examples
+    --------
+    >>> window_mask(2, 3, 2).tolist()
+    [[0.0, 0.0, 0.0], [-inf, 0.0, 0.0]]
+    """
+    own = np.arange(columns - tokens, columns, dtype=np.int64)[:, None]  # (tokens, 1)
+    keys = np.arange(columns, dtype=np.int64)
+    return np.where(keys <= own - window, np.float32(-np.inf), np.float32(0.0))
+
+
 NORMS: dict[str, Callable[..., F32]] = {"rms": rms_norm}
-ACTIVATIONS: dict[str, Callable[..., F32]] = {"silu": silu, "swish": silu}
+ACTIVATIONS: dict[str, Callable[..., F32]] = {
+    "silu": silu,
+    "swish": silu,
+    "gelu_pytorch_tanh": gelu_tanh,
+}

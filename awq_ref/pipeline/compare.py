@@ -14,7 +14,14 @@ from awq_ref.checkpoint import RECORD, Checkpoint, QuantizationConfig, read_quan
 from awq_ref.dtypes import F32
 from awq_ref.errors import ShapeError, UnsupportedError
 from awq_ref.model import ModelConfig, block_linear_shapes, block_prefix
-from awq_ref.pipeline.load import check_complete, open_tokenizer, read_quantized_linear
+from awq_ref.pipeline.load import (
+    check_complete,
+    is_float,
+    open_tokenizer,
+    read_norm,
+    read_quantized_linear,
+    read_weight,
+)
 from awq_ref.pipeline.observation import ObservedBlock, located, observed_blocks, open_float
 from awq_ref.pipeline.stored_scales import ScaleSource, require_same_run, stored_folds
 from awq_ref.pipeline.texts import Calibration, calibration_windows
@@ -32,6 +39,7 @@ from awq_ref.search import (
     query_head_tie,
 )
 from awq_ref.search.unfolding import unfold
+from awq_ref.spec import QuantizedLinear
 
 WHO = "inspect --errors"
 
@@ -51,13 +59,17 @@ class _Pair:
         return plan_for(self.config.model_type)
 
     def is_quantized(self, name: str) -> bool:
-        return f"{name}.weight" not in self.quantized
+        return not is_float(self.quantized, self.config, name)
 
     def stored(self, name: str) -> F32:
         """Return a linear of the quantized model as float32."""
         if not self.is_quantized(name):
-            return self.quantized.read(f"{name}.weight")
-        return dequantize_linear(read_quantized_linear(self.quantized, name, self.quantization))
+            return read_weight(self.quantized, self.config, name)
+        return dequantize_linear(self.integers(name))
+
+    def integers(self, name: str) -> QuantizedLinear:
+        """Return a linear of the quantized model as it is stored."""
+        return read_quantized_linear(self.quantized, self.config, name, self.quantization)
 
 
 def _require_roles(original: Checkpoint, quantized: Checkpoint) -> None:
@@ -107,7 +119,7 @@ def _open_pair(source: str | Path, quantized: str | Path, report: QuantizationRe
 def _errors(pair: _Pair, weight: F32, name: str, statistics: Statistics, fold: LinearFold) -> LinearErrors:
     """Return the errors of one quantized linear; name is its full name."""
     spec = pair.quantization.spec
-    delta = read_quantized_linear(pair.quantized, name, pair.quantization).scales
+    delta = pair.integers(name).scales
     with located(name):
         return linear_errors(
             weight,
@@ -124,7 +136,7 @@ def _compared_block(pair: _Pair, found: ObservedBlock) -> Iterator[LinearRow]:
     """Yield the rows of one block."""
     config, prefix = pair.config, block_prefix(pair.config, found.layer)
     weights = found.weights()
-    norms = {name: pair.quantized.read(f"{prefix}{name}.weight") for name in config.family.norms}
+    norms = {name: read_norm(pair.quantized, config, f"{prefix}{name}") for name in config.family.norms}
     tie = query_head_tie(
         n_heads=config.num_attention_heads, n_kv_heads=config.num_key_value_heads, head_dim=config.head_dim
     )

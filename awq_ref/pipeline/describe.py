@@ -28,6 +28,11 @@ def mean_bits_per_weight(config: ModelConfig, spec: QuantSpec) -> float:
     return bits / sum(out * into for out, into in sizes)
 
 
+def _windows(config: ModelConfig) -> str:
+    sliding = [window for window in config.windows if window]
+    return f", window {sliding[0]} in {len(sliding)} of {len(config.windows)} layers" if sliding else ""
+
+
 def _architecture(config: ModelConfig) -> list[list[str]]:
     heads = (
         f"{config.num_attention_heads} query, {config.num_key_value_heads} key-value, of {config.head_dim}"
@@ -42,7 +47,10 @@ def _architecture(config: ModelConfig) -> list[list[str]]:
             "vocabulary",
             f"{config.vocab_size}{', head tied to embedding' if config.tie_word_embeddings else ''}",
         ],
-        ["context", f"{config.max_position_embeddings} tokens, rope {config.rope.rope_type}"],
+        [
+            "context",
+            f"{config.max_position_embeddings} tokens, rope {config.rope.rope_type}{_windows(config)}",
+        ],
     ]
 
 

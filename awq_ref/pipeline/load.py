@@ -3,7 +3,7 @@
 Model                   decoder and tokenizer: logits, generate, stream, stream_text
 load_model              float or quantized folder -> Model
 read_block              one layer's weights -> Block, as the checkpoint stores them
-read_quantized_linear   one linear's integers, scales and zero points
+read_norm, read_weight, read_quantized_linear    one norm, one float linear, one linear's integers and their grid
 check_complete          all tensors are there, said from the headers
 """
 
@@ -26,10 +26,13 @@ from awq_ref.model import (
     ModelConfig,
     block_linear_shapes,
     block_prefix,
+    block_stored_shapes,
     block_tensor_shapes,
     outer_tensor_shapes,
+    stored_place,
 )
 from awq_ref.pack import LAYOUTS, unpack_linear
+from awq_ref.quantize import take_rows
 from awq_ref.spec import LinearOperator, QuantizedLinear
 from awq_ref.text import Tokenizer, sampler
 
@@ -152,27 +155,47 @@ class Model:
         yield pieces.flush()
 
 
-def _read_bias(checkpoint: Checkpoint, name: str) -> F32 | None:
-    return checkpoint.read(f"{name}.bias") if f"{name}.bias" in checkpoint else None
+def read_norm(checkpoint: Checkpoint, config: ModelConfig, name: str) -> F32:
+    """Read what a norm multiplies by: its weight, plus 1 in families that store the distance from 1."""
+    weight, offset = checkpoint.read(f"{name}.weight"), config.family.norm_offset
+    return weight + np.float32(offset) if offset else weight
 
 
 def read_quantized_linear(
-    checkpoint: Checkpoint, name: str, quantization: QuantizationConfig
+    checkpoint: Checkpoint, config: ModelConfig, name: str, quantization: QuantizationConfig
 ) -> QuantizedLinear:
-    """Read one linear's integers, scales and zero points, without its bias."""
+    """Read one linear's integers, scales and zero points, without its bias; name is its whole name."""
     spec, layout, _ = quantization
-    tensors = {end: checkpoint.read_stored(f"{name}.{end}") for end in LAYOUTS[layout].tensor_names(spec)}
-    return unpack_linear(tensors, spec, layout)
+    place, rows = stored_place(config, name)
+    tensors = {end: checkpoint.read_stored(f"{place}.{end}") for end in LAYOUTS[layout].tensor_names(spec)}
+    linear = unpack_linear(tensors, spec, layout)
+    return linear if place == name else take_rows(linear, rows)
+
+
+def read_weight(checkpoint: Checkpoint, config: ModelConfig, name: str) -> F32:
+    """Read the float weight of one linear, by its whole name."""
+    place, rows = stored_place(config, name)
+    return checkpoint.read(f"{place}.weight", rows=rows)
+
+
+def is_float(checkpoint: Checkpoint, config: ModelConfig, name: str) -> bool:
+    """Tell whether a checkpoint stores a linear, by its whole name, as floats."""
+    return f"{stored_place(config, name)[0]}.weight" in checkpoint
 
 
 def _read_linear(
-    checkpoint: Checkpoint, name: str, quantization: QuantizationConfig | None, residency: Residency
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    name: str,
+    quantization: QuantizationConfig | None,
+    residency: Residency,
 ) -> LinearOperator:
     """Read one linear as it is stored: float under NAME.weight, integers under the names of the layout."""
-    bias = _read_bias(checkpoint, name)
-    if quantization is None or f"{name}.weight" in checkpoint:
-        return DenseLinear(checkpoint.read(f"{name}.weight"), bias)
-    linear = read_quantized_linear(checkpoint, name, quantization)
+    place, rows = stored_place(config, name)
+    bias = checkpoint.read(f"{place}.bias", rows=rows) if f"{place}.bias" in checkpoint else None
+    if quantization is None or is_float(checkpoint, config, name):
+        return DenseLinear(read_weight(checkpoint, config, name), bias)
+    linear = read_quantized_linear(checkpoint, config, name, quantization)
     return to_operator(replace(linear, bias=bias), residency)
 
 
@@ -186,9 +209,11 @@ def read_block(
 ) -> Block:
     """Read one layer of a checkpoint; of a float one all weights are float32."""
     prefix = block_prefix(config, layer)
-    norms = {name: checkpoint.read(f"{prefix}{name}.weight") for name in config.family.norms}
+    norms = {name: read_norm(checkpoint, config, f"{prefix}{name}") for name in config.family.norms}
     names = block_linear_shapes(config)
-    return Block(norms, {n: _read_linear(checkpoint, prefix + n, quantization, residency) for n in names})
+    return Block(
+        norms, {n: _read_linear(checkpoint, config, prefix + n, quantization, residency) for n in names}
+    )
 
 
 def check_complete(
@@ -199,7 +224,7 @@ def check_complete(
     for layer in range(config.num_hidden_layers):
         shapes = block_tensor_shapes(config, layer)
         if quantization is not None:
-            linears = {f"{block_prefix(config, layer)}{name}.weight" for name in block_linear_shapes(config)}
+            linears = {f"{block_prefix(config, layer)}{name}.weight" for name in block_stored_shapes(config)}
             shapes = {
                 name: shape for name, shape in shapes.items() if name in checkpoint or name not in linears
             }
@@ -257,8 +282,7 @@ def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
     family = config.family
     embed_tokens = checkpoint.read(f"{family.embed_tokens}.weight")
     head = embed_tokens if config.tie_word_embeddings else checkpoint.read(f"{family.lm_head}.weight")
-    decoder = Decoder(
-        config, embed_tokens, blocks, checkpoint.read(f"{family.final_norm}.weight"), DenseLinear(head)
-    )
+    norm = read_norm(checkpoint, config, family.final_norm)
+    decoder = Decoder(config, embed_tokens, blocks, norm, DenseLinear(head))
     tokenizer = open_tokenizer(path)
     return Model(decoder, tokenizer, quantization, _residency_note(blocks, quantization is not None))

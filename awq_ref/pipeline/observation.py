@@ -33,14 +33,16 @@ from awq_ref.model import (
     Block,
     Context,
     ModelConfig,
+    add_branch,
     attention_forward,
     block_forward,
     block_prefix,
     make_context,
     mlp_forward,
     model_tensor_shapes,
+    normed,
+    scaled_embeddings,
 )
-from awq_ref.model.ops import NORMS
 from awq_ref.pipeline.load import open_tokenizer, read_block
 from awq_ref.pipeline.texts import Calibration, calibration_windows
 from awq_ref.report.progress import progress
@@ -87,7 +89,7 @@ def embed_windows(checkpoint: Checkpoint, config: ModelConfig, windows: I64) -> 
     for first in range(0, config.vocab_size, EMBEDDING_ROWS):
         rows = checkpoint.read(name, rows=slice(first, first + EMBEDDING_ROWS))
         here = (windows >= first) & (windows < first + len(rows))
-        hidden[here] = rows[windows[here] - first]
+        hidden[here] = scaled_embeddings(rows[windows[here] - first], config)
     return hidden
 
 
@@ -130,18 +132,15 @@ def module_runners(
     Each takes replacement weights by name and yields the module's outputs batch by batch. The MLP's inputs are
     computed once and kept: as many bytes as `hidden`.
     """
-    norm = NORMS[config.family.norm]
-    before_attention, before_mlp = config.family.norms
     batches = _batches(*hidden.shape[:2])
 
     def attend(x: F32, with_block: Block) -> F32:
-        normed = norm(x, block.norms[before_attention], eps=config.rms_norm_eps)
-        return attention_forward(normed, with_block, config, context)
+        return attention_forward(normed(x, block, config, "before_attention"), with_block, config, context)
 
     mlp_inputs = np.empty_like(hidden)
     for rows in batches:
-        stream = hidden[rows] + attend(hidden[rows], block)
-        mlp_inputs[rows] = norm(stream, block.norms[before_mlp], eps=config.rms_norm_eps)
+        stream = add_branch(hidden[rows], attend(hidden[rows], block), block, config, "after_attention")
+        mlp_inputs[rows] = normed(stream, block, config, "before_mlp")
 
     def run_attention(weights: Mapping[str, F32]) -> Iterator[F32]:
         changed = _with_weights(block, weights)
@@ -197,11 +196,16 @@ def observed_blocks(
         block = read_block(checkpoint, config, layer)
         after = np.empty_like(hidden) if judged else hidden
         run = partial(
-            _run_block, norms=block.norms, config=config, context=context, hidden=hidden, after=after
+            _run_block,
+            norms=block.norms,
+            config=config,
+            context=context.at_layer(layer),
+            hidden=hidden,
+            after=after,
         )
         with located(block_prefix(config, layer).rstrip(".")):
             observations = observe(run, block.linears, sites, token_stride=stride)
-        modules = module_runners(block, config, context, hidden) if judged else {}
+        modules = module_runners(block, config, context.at_layer(layer), hidden) if judged else {}
         found = ObservedBlock(layer, block, observations, modules)
         del block, observations, modules
         yield found

@@ -9,7 +9,7 @@ import numpy as np
 
 from awq_ref.checkpoint import Checkpoint, ShardWriter, copy_side_files, new_folder, write_json
 from awq_ref.dtypes import F32
-from awq_ref.model import ModelConfig, block_prefix
+from awq_ref.model import ModelConfig, block_prefix, stored_place
 from awq_ref.search import plan_for
 
 OUTLIER_SHARE = 0.02  # of the channels: what is salient in large models is about as rare
@@ -29,7 +29,8 @@ def outlier_factors(config: ModelConfig, factor: float, *, seed: int = 0) -> dic
             grown = np.ones(config.hidden_size, dtype=np.float32)
             grown[rng.choice(config.hidden_size, count, replace=False)] = factor
             factors[f"{prefix}{group.producer}.weight"] = grown
-            factors |= {f"{prefix}{name}.weight": 1.0 / grown for name in group.consumers}
+            places = {stored_place(config, f"{prefix}{name}")[0] for name in group.consumers}
+            factors |= {f"{place}.weight": 1.0 / grown for place in places}
     return factors
 
 
@@ -47,12 +48,14 @@ def grow_outliers(source: str | Path, destination: str | Path, *, factor: float 
         If the destination exists or cannot be written.
     """
     checkpoint = Checkpoint.open(source)
-    factors = outlier_factors(ModelConfig.from_json(checkpoint.config), factor)
+    config = ModelConfig.from_json(checkpoint.config)
+    factors = outlier_factors(config, factor)
     with new_folder(destination) as folder:
         with ShardWriter(folder) as writer:
             for name in checkpoint.names:
                 array = checkpoint.read(name)
-                grown = array * factors[name] if name in factors else array
+                offset = np.float32(config.family.norm_offset if array.ndim == 1 else 0.0)
+                grown = (array + offset) * factors[name] - offset if name in factors else array
                 writer.add(name, grown, dtype=checkpoint.info(name).dtype)
         copy_side_files(Path(source), folder)
         write_json(folder / "config.json", checkpoint.config)

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from awq_ref import __version__
 from awq_ref.calibration import Observations
 from awq_ref.checkpoint import (
@@ -27,10 +29,11 @@ from awq_ref.checkpoint import (
     write_text,
 )
 from awq_ref.checks import require_between
-from awq_ref.dtypes import I64
+from awq_ref.dtypes import F32, I64
 from awq_ref.errors import UnsupportedError
-from awq_ref.model import ModelConfig, block_prefix, outer_tensor_shapes
+from awq_ref.model import ModelConfig, block_prefix, outer_tensor_shapes, stored_place
 from awq_ref.pack import pack_linear
+from awq_ref.pipeline.block_search import search_sites
 from awq_ref.pipeline.describe import mean_bits_per_weight
 from awq_ref.pipeline.fit import choose_layout, require_group_sizes, require_layout
 from awq_ref.pipeline.load import open_tokenizer, read_block
@@ -42,25 +45,13 @@ from awq_ref.pipeline.observation import (
     observed_blocks,
     open_float,
 )
-from awq_ref.pipeline.rounding import round_site, site_importance
+from awq_ref.pipeline.rounding import round_site
 from awq_ref.pipeline.texts import Calibration, calibration_windows
-from awq_ref.quantize import pseudo_quantize
+from awq_ref.quantize import join_rows
 from awq_ref.report.progress import progress
 from awq_ref.report.quantization import LayerReport, QuantizationReport
-from awq_ref.search import (
-    BlockResult,
-    LinearFold,
-    Recipe,
-    plan_for,
-    query_head_tie,
-    recipe_named,
-    search_block,
-)
-from awq_ref.search.folding import StorageDtype
+from awq_ref.search import LinearFold, Recipe, recipe_named
 from awq_ref.spec import QuantizedLinear, QuantSpec
-
-# The dtype in which norms are stored, by the name it has in a safetensors header.
-NORM_DTYPES: dict[str, StorageDtype] = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
 
 
 def _copy_outer(checkpoint: Checkpoint, config: ModelConfig, writer: ShardWriter) -> None:
@@ -95,57 +86,58 @@ def _blocks(job: _Job, windows: I64 | None, statistics: ModelStatistics | None) 
         yield ObservedBlock(layer, read_block(job.checkpoint, job.config, layer), Observations(known, {}), {})
 
 
-def _search(job: _Job, found: ObservedBlock, prefix: str) -> BlockResult:
-    """Search one block."""
-    config = job.config
-    tie = query_head_tie(
-        n_heads=config.num_attention_heads, n_kv_heads=config.num_key_value_heads, head_dim=config.head_dim
-    )
-    norm_dtype = job.stored_dtype(f"{prefix}{config.family.norms[0]}.weight")
-    with located(prefix.rstrip(".")):
-        return search_block(
-            found.weights(),
-            found.block.norms,
-            found.observations.statistics,
-            plan=plan_for(config.model_type) if job.recipe.searches else (),
-            recipe=job.recipe,
-            spec=job.spec,
-            pseudo_quantize=pseudo_quantize,
-            norm_dtype=NORM_DTYPES.get(norm_dtype, "float32"),
-            ties={"self_attn.o": tie},
-            modules=found.modules,
-            clip_tokens=found.observations.tokens,
-            importance=site_importance(found.observations.statistics, job.recipe),
-        )
-
-
-def _write_linear(
-    job: _Job, writer: ShardWriter, place: str, linear: QuantizedLinear, fold: LinearFold
+def _write_norms(
+    job: _Job, writer: ShardWriter, prefix: str, norms: dict[str, F32], before: dict[str, F32]
 ) -> None:
-    for end, array in pack_linear(linear, job.layout).items():
-        writer.add(f"{place}.{end}", array)
-    bias = f"{place}.bias"
-    if bias in job.checkpoint:
-        writer.add(bias, fold.apply_bias(job.checkpoint.read(bias)), dtype=job.stored_dtype(bias))
+    """Write the norms of a block in the form in which they are stored; one that took no scales, byte by byte."""
+    for name, norm in norms.items():
+        place = f"{prefix}{name}.weight"
+        if norm is before[name]:
+            writer.add_raw(place, job.stored_dtype(place), norm.shape, job.checkpoint.raw(place))
+        else:
+            stored = norm - np.float32(job.config.family.norm_offset)
+            writer.add(place, stored, dtype=job.stored_dtype(place))
+
+
+def _write_linears(
+    job: _Job,
+    writer: ShardWriter,
+    prefix: str,
+    linears: dict[str, QuantizedLinear],
+    folds: dict[str, LinearFold],
+) -> None:
+    """Write the linears of a site; those that are one tensor in the checkpoint are put together."""
+    for name, parts in job.config.family.stored_linears().items():
+        if parts[0] not in linears:
+            continue
+        place = f"{prefix}{name}"
+        for end, array in pack_linear(join_rows([linears[part] for part in parts]), job.layout).items():
+            writer.add(f"{place}.{end}", array)
+        bias = f"{place}.bias"
+        if bias in job.checkpoint:
+            values = job.checkpoint.read(bias)
+            rows = [stored_place(job.config, f"{prefix}{part}")[1] for part in parts]
+            folded = [folds[part].apply_bias(values[row]) for part, row in zip(parts, rows, strict=True)]
+            writer.add(bias, np.concatenate(folded), dtype=job.stored_dtype(bias))
 
 
 def _quantize_block(job: _Job, found: ObservedBlock, writer: ShardWriter) -> LayerReport:
     """Search, fold, quantize, pack and write one block."""
-    prefix = block_prefix(job.config, found.layer)
-    result = _search(job, found, prefix)
-    for name, norm in result.norms.items():
-        writer.add(f"{prefix}{name}.weight", norm, dtype=job.stored_dtype(f"{prefix}{name}.weight"))
+    family, prefix = job.config.family, block_prefix(job.config, found.layer)
+    norm_dtype = job.stored_dtype(f"{prefix}{next(iter(family.norms))}.weight")
+    with located(prefix.rstrip(".")):
+        result = search_sites(found, job.config, recipe=job.recipe, spec=job.spec, norm_dtype=norm_dtype)
+    _write_norms(job, writer, prefix, result.norms, found.block.norms)
     weights, known = found.weights(), found.observations.statistics
     reports = {report.site: report for report in result.reports}
-    sites = {site: report.linears for site, report in reports.items()} or {n: (n,) for n in weights}
+    sites = {site: report.linears for site, report in reports.items()} or family.stored_linears()
     for site, names in sites.items():
         with located(f"{prefix}{', '.join(names)}"):
             rounded = round_site(
                 {name: weights[name] for name in names}, result.folds, known.get(site),
                 spec=job.spec, rounding=job.recipe.rounding,
             )  # fmt: skip
-        for name, linear in rounded.linears.items():
-            _write_linear(job, writer, f"{prefix}{name}", linear, result.folds[name])
+        _write_linears(job, writer, prefix, rounded.linears, result.folds)
         if site in reports:
             reports[site] = replace(reports[site], loss_rounded=rounded.loss, damping=rounded.damping)
     return LayerReport(found.layer, tuple(reports.values()))

@@ -132,7 +132,10 @@ def stored_folds(
         If the report is that of another model.
     """
     found = BlockFolds({name: LinearFold() for name in weights})
-    for group in sorted(plan, key=lambda entry: entry.producer_kind != "norm"):  # columns of v, up come first
+    scaled = [group for group in plan if not group.fixed]
+    for group in sorted(
+        scaled, key=lambda entry: entry.producer_kind != "norm"
+    ):  # columns of v, up come first
         if group.producer_kind == "norm":
             norm = norms[0][group.producer]
             scales = norm_scales(norm, norms[1][group.producer])

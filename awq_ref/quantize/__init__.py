@@ -7,6 +7,7 @@ pseudo_quantize                            the float round trip, fast
 feedback_factor, round_with_feedback       GPTQ
 search_ranges, descend_codes               what makes it better
 round_linear, Evidence, better_rows        a whole layer, in the way that a `Rounding` says
+take_rows, join_rows                       layers that a checkpoint keeps in one tensor
 """
 
 from awq_ref.quantize.affine import dequantize, dequantize_linear, quantize, quantize_linear
@@ -16,6 +17,7 @@ from awq_ref.quantize.grid import RANGE_FLOOR, choose_grid, grid_of_range, group
 from awq_ref.quantize.layer import Evidence, better_rows, round_linear
 from awq_ref.quantize.pseudo import pseudo_quantize
 from awq_ref.quantize.ranges import search_ranges
+from awq_ref.quantize.rows import join_rows, take_rows
 
 __all__ = [
     "RANGE_FLOOR",
@@ -29,10 +31,12 @@ __all__ = [
     "feedback_factor",
     "grid_of_range",
     "group_range",
+    "join_rows",
     "pseudo_quantize",
     "quantize",
     "quantize_linear",
     "round_linear",
     "round_with_feedback",
     "search_ranges",
+    "take_rows",
 ]

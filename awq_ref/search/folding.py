@@ -19,19 +19,39 @@ from awq_ref.checks import require_one_of, require_shape
 from awq_ref.dtypes import F32, U32
 from awq_ref.errors import RangeError
 
-StorageDtype = Literal["float32", "float16", "bfloat16"]
+StorageDtype = Literal["float32", "float16", "bfloat16", "1+float32", "1+float16", "1+bfloat16"]
 
 # The largest finite and the smallest positive number of a norm weight in each dtype. bfloat16 and float32
-# stop at the smallest normal number: a product with a subnormal one is slow, and nothing is gained.
+# stop at the smallest normal number: a product with a subnormal one is slow, and nothing is gained. "1+": what is
+# stored is the weight's distance from 1 (Gemma); the smallest is the step of the dtype above 1, so that neither sign
+# can round to 0.
 STORAGE_LIMITS: dict[str, tuple[float, float]] = {
     "float32": (3.0e38, 2.0**-126),
     "float16": (65504.0, 2.0**-24),
     "bfloat16": (3.0e38, 2.0**-126),
+    "1+float32": (3.0e38, 2.0**-23),
+    "1+float16": (65504.0, 2.0**-10),
+    "1+bfloat16": (3.0e38, 2.0**-7),
+}
+OFFSET_DTYPES: dict[str, StorageDtype] = {
+    "1+float32": "float32",
+    "1+float16": "float16",
+    "1+bfloat16": "bfloat16",
 }
 
 
 def round_to(values: F32, storage_dtype: StorageDtype) -> F32:
-    """Return finite float32 values rounded to a storage dtype (ties to even), as float32."""
+    """Return finite float32 values rounded to a storage dtype (ties to even), as float32.
+
+    Examples
+    --------
+    >>> round_to(np.float32([0.25 + 2.0**-10]), "1+bfloat16").tolist()  # -0.75 is stored: steps of 2**-8
+    [0.25]
+    """
+    if storage_dtype in OFFSET_DTYPES:
+        distance: F32 = values - np.float32(1.0)
+        rounded: F32 = round_to(distance, OFFSET_DTYPES[storage_dtype]) + np.float32(1.0)
+        return rounded
     if storage_dtype == "float32":
         return values.copy()
     if storage_dtype == "float16":
@@ -64,12 +84,13 @@ def fold_into_norm(norm_weight: F32, channel_scales: F32, *, storage_dtype: Stor
     Parameters
     ----------
     norm_weight, channel_scales : float32 array, shape (in_features,)
-    storage_dtype : "float32", "float16" or "bfloat16"
-        The dtype of norms in the checkpoint that is written.
+    storage_dtype : "float32", "float16" or "bfloat16", or one of them after "1+"
+        The dtype of norms in the checkpoint that is written; "1+": of their distance from 1, gamma - 1 (Gemma).
 
     Returns
     -------
     stored : float32 array, shape (in_features,), values representable in storage_dtype
+        gamma', whatever the form in which it goes to the file.
     effective : float32 array, shape (in_features,), > 0
         What the consumers' columns are multiplied with. 1 where the norm weight is 0.
 

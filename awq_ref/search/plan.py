@@ -11,7 +11,7 @@ Source: Lin et al. 2023, arXiv:2306.00978, section 3.2; llm-awq, awq/quantize/au
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -27,7 +27,8 @@ class ScaleGroup:
 
     site          : the name under which statistics and reports go
     producer      : the norm or linear layer whose output is the site (through an elementwise product at most)
-    producer_kind : "norm" or "linear"
+    producer_kind : "norm" or "linear"; "none": nothing can absorb a scale (the stream itself, after a block without a
+                    norm before its modules), so the site is only observed, clipped and rounded
     consumers     : the linear layers that read the site
     judged        : the module on whose output the objective "module" judges; a consumer's own name when it is
                     the linear layer itself, where "module" and "gram" are the same number
@@ -37,7 +38,7 @@ class ScaleGroup:
 
     site: str
     producer: str
-    producer_kind: Literal["norm", "linear"]
+    producer_kind: Literal["norm", "linear", "none"]
     consumers: tuple[str, ...]
     judged: str
     tied: bool = False
@@ -45,6 +46,11 @@ class ScaleGroup:
     @property
     def judged_itself(self) -> bool:
         return self.judged in self.consumers
+
+    @property
+    def fixed(self) -> bool:
+        """True where nothing can be scaled."""
+        return self.producer_kind == "none"
 
 
 LLAMA = (
@@ -79,7 +85,32 @@ LLAMA = (
     ),
 )
 
-PLANS: dict[str, tuple[ScaleGroup, ...]] = {"llama": LLAMA}
+
+def _replaced(plan: tuple[ScaleGroup, ...], **changes: ScaleGroup) -> tuple[ScaleGroup, ...]:
+    """Return a plan with some of its rows exchanged, by the last word of their site."""
+    return tuple(changes.get(group.site.rpartition(".")[2], group) for group in plan)
+
+
+def _unscaled(group: ScaleGroup) -> ScaleGroup:
+    """Return the row of a site that nothing can scale; it is judged on a layer of its own."""
+    return replace(group, producer="", producer_kind="none", judged=group.consumers[0])
+
+
+GEMMA2 = _replaced(LLAMA, gate_up=replace(LLAMA[2], producer="pre_feedforward_layernorm"))
+# Norms stand after the modules only: attention and MLP read the stream, which other layers read too.
+OLMO2 = _replaced(LLAMA, qkv=_unscaled(LLAMA[0]), gate_up=_unscaled(LLAMA[2]))
+
+PLANS: dict[str, tuple[ScaleGroup, ...]] = {
+    "llama": LLAMA,
+    "mistral": LLAMA,
+    "qwen2": LLAMA,
+    "qwen3": LLAMA,
+    "olmo2": OLMO2,
+    "granite": LLAMA,
+    "gemma": LLAMA,
+    "gemma2": GEMMA2,
+    "phi3": LLAMA,
+}
 
 
 def plan_for(model_type: str) -> tuple[ScaleGroup, ...]:
@@ -93,7 +124,7 @@ def plan_for(model_type: str) -> tuple[ScaleGroup, ...]:
     if model_type not in PLANS:
         raise UnsupportedError(
             f"plan_for: model_type must have a scale-sharing plan; got {model_type!r}. Known: "
-            f"{', '.join(PLANS)}. The recipe rtn needs no plan."
+            f"{', '.join(PLANS)}. A plan is a row of PLANS in awq_ref/search/plan.py; the recipe rtn needs none."
         )
     return PLANS[model_type]
 

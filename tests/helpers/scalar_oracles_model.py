@@ -1,11 +1,11 @@
-"""The decoder's equations [LLM-1] to [LLM-4] as loops over scalars, each result with a bound on float32's error.
+"""The decoder's equations [LLM-1] to [LLM-8] as loops over scalars, each result with a bound on float32's error.
 
 Written from docs/equations.md: no array operation, nothing of `awq_ref` but the record that holds the sizes. A text is
 a list of tokens, a token a list of Bounded; there is no batch, no cache, no tile and no padding.
 """
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from helpers.bounded import Bounded, dot, exact, rounded, total
 
@@ -13,6 +13,29 @@ from awq_ref.model import ModelConfig, RopeConfig
 
 Vector = list[Bounded]
 Matrix = list[Vector]
+
+
+class Places(NamedTuple):
+    """The norms of one layer of an architecture, by where they stand; "" where there is none."""
+
+    before_attention: str = "input_layernorm"
+    after_attention: str = ""
+    before_mlp: str = "post_attention_layernorm"
+    after_mlp: str = ""
+    heads: bool = False  # q_norm and k_norm are of single heads, not of all at once
+
+
+PLACES = {
+    "olmo2": Places("", "post_attention_layernorm", "", "post_feedforward_layernorm"),
+    "gemma2": Places(
+        "input_layernorm",
+        "post_attention_layernorm",
+        "pre_feedforward_layernorm",
+        "post_feedforward_layernorm",
+    ),
+    "qwen3": Places(heads=True),
+}
+ONE_PLUS = ("gemma", "gemma2")  # norms are stored as their distance from 1
 
 
 def rms_norm(x: Vector, weight: Vector, eps: float) -> Vector:
@@ -23,6 +46,19 @@ def rms_norm(x: Vector, weight: Vector, eps: float) -> Vector:
 
 def silu(x: Bounded) -> Bounded:
     return x / (Bounded(1.0) + (-x).exp())
+
+
+def gelu_tanh(x: Bounded) -> Bounded:
+    cubic = x * (Bounded(1.0) + rounded(0.044715) * (x * x))
+    return Bounded(0.5) * x * (Bounded(1.0) + (rounded(math.sqrt(2 / math.pi)) * cubic).tanh())
+
+
+ACTIVATIONS = {"silu": silu, "gelu_pytorch_tanh": gelu_tanh}
+
+
+def soft_cap(x: Bounded, cap: float) -> Bounded:
+    """[LLM-6]; no cap for 0."""
+    return (x / rounded(cap)).tanh() * rounded(cap) if cap else x
 
 
 def softmax_parts(scores: Vector) -> Vector:
@@ -70,10 +106,10 @@ def turn(x: Vector, position: int, freqs: list[float]) -> Vector:
     return first + second
 
 
-def attend(q: Vector, keys: Matrix, values: Matrix) -> Vector:
+def attend(q: Vector, keys: Matrix, values: Matrix, *, scale: float, cap: float = 0.0) -> Vector:
     """[LLM-3] for one query of one head over the columns that it sees."""
-    scale = rounded(1 / math.sqrt(len(q)))
-    parts = softmax_parts([dot([a * scale for a in q], k) for k in keys])
+    a = rounded(scale)
+    parts = softmax_parts([soft_cap(dot([x * a for x in q], k), cap) for k in keys])
     sums = total(parts)
     return [dot(parts, [v[d] for v in values]) / sums for d in range(len(q))]
 
@@ -88,27 +124,48 @@ def heads(x: Vector, head_dim: int) -> Matrix:
     return [x[i : i + head_dim] for i in range(0, len(x), head_dim)]
 
 
-def attention_block(stream: Matrix, config: ModelConfig, tensors: dict[str, Any], prefix: str) -> Matrix:
+def query_key_norm(x: Vector, config: ModelConfig, tensors: dict[str, Any], name: str) -> Vector:
+    """[LLM-7]: of each head or of all of them; x itself in architectures without."""
+    weight = tensors.get(f"{name}.weight")
+    if weight is None:
+        return x
+    whole = not PLACES.get(config.model_type, Places()).heads
+    parts = [x] if whole else heads(x, config.head_dim)
+    return [a for part in parts for a in rms_norm(part, weight, config.rms_norm_eps)]
+
+
+def scale_of(config: ModelConfig) -> float:
+    return config.attention_multiplier or (config.query_pre_attn_scalar or config.head_dim) ** -0.5
+
+
+def attention_block(
+    stream: Matrix, config: ModelConfig, tensors: dict[str, Any], prefix: str, *, window: int = 0
+) -> Matrix:
     D, shared = config.head_dim, config.num_attention_heads // config.num_key_value_heads
     freqs = frequencies(config.rope, D)
-    q, k, v = (
-        [heads(linear(x, tensors, f"{prefix}self_attn.{n}_proj"), D) for x in stream] for n in ("q", "k", "v")
+    at = f"{prefix}self_attn."
+    q, k, v = ([linear(x, tensors, f"{at}{n}_proj") for x in stream] for n in ("q", "k", "v"))
+    q, k = (
+        [query_key_norm(x, config, tensors, f"{at}{n}_norm") for x in part]
+        for n, part in (("q", q), ("k", k))
     )
+    q, k, v = ([heads(x, D) for x in part] for part in (q, k, v))
     q, k = ([[turn(h, t, freqs) for h in token] for t, token in enumerate(part)] for part in (q, k))
     out = []
     for t in range(len(stream)):
         mixed: Vector = []
+        seen = range(max(0, t - window + 1) if window else 0, t + 1)  # [LLM-5]
         for h in range(config.num_attention_heads):
-            g = h // shared
-            mixed += attend(q[t][h], [k[c][g] for c in range(t + 1)], [v[c][g] for c in range(t + 1)])
-        out.append(linear(mixed, tensors, f"{prefix}self_attn.o_proj"))
+            keys, values = ([part[c][h // shared] for c in seen] for part in (k, v))
+            mixed += attend(q[t][h], keys, values, scale=scale_of(config), cap=config.attn_logit_softcapping)
+        out.append(linear(mixed, tensors, f"{at}o_proj"))
     return out
 
 
-def mlp(x: Vector, tensors: dict[str, Any], prefix: str) -> Vector:
+def mlp(x: Vector, tensors: dict[str, Any], prefix: str, *, act: str = "silu") -> Vector:
     """[LLM-4]."""
     gate, up = (linear(x, tensors, f"{prefix}mlp.{n}_proj") for n in ("gate", "up"))
-    gated = [silu(g) * u for g, u in zip(gate, up, strict=True)]
+    gated = [ACTIVATIONS[act](g) * u for g, u in zip(gate, up, strict=True)]
     return linear(gated, tensors, f"{prefix}mlp.down_proj")
 
 
@@ -116,21 +173,63 @@ def added(stream: Matrix, more: Matrix) -> Matrix:
     return [[a + b for a, b in zip(x, y, strict=True)] for x, y in zip(stream, more, strict=True)]
 
 
-def block(stream: Matrix, config: ModelConfig, tensors: dict[str, Any], prefix: str) -> Matrix:
-    def norm(name: str) -> Matrix:
-        return [rms_norm(x, tensors[f"{prefix}{name}.weight"], config.rms_norm_eps) for x in stream]
+def block(
+    stream: Matrix, config: ModelConfig, tensors: dict[str, Any], prefix: str, *, window: int = 0
+) -> Matrix:
+    places = PLACES.get(config.model_type, Places())
 
-    stream = added(stream, attention_block(norm("input_layernorm"), config, tensors, prefix))
-    return added(stream, [mlp(x, tensors, prefix) for x in norm("post_attention_layernorm")])
+    def norm(name: str, xs: Matrix) -> Matrix:
+        return (
+            xs
+            if not name
+            else [rms_norm(x, tensors[f"{prefix}{name}.weight"], config.rms_norm_eps) for x in xs]
+        )
+
+    def branch(xs: Matrix) -> Matrix:
+        """[LLM-8]."""
+        factor = config.residual_multiplier
+        return xs if factor == 1.0 else [[a * rounded(factor) for a in x] for x in xs]
+
+    y = attention_block(norm(places.before_attention, stream), config, tensors, prefix, window=window)
+    stream = added(stream, branch(norm(places.after_attention, y)))
+    y = [mlp(x, tensors, prefix, act=config.hidden_act) for x in norm(places.before_mlp, stream)]
+    return added(stream, branch(norm(places.after_mlp, y)))
+
+
+def loaded(config: ModelConfig, arrays: dict[str, Any]) -> dict[str, Any]:
+    """The arrays of a checkpoint as numbers, norms as what they multiply by, fused linears apart."""
+    tensors: dict[str, Any] = {}
+    for name, array in arrays.items():
+        values = exact(array)
+        if config.model_type in ONE_PLUS and "norm" in name:
+            values = [Bounded(1.0) + w for w in values]
+        tensors[name] = values
+        if "qkv_proj" in name:
+            kv = config.num_key_value_heads * config.head_dim
+            parts = {"q": values[: -2 * kv], "k": values[-2 * kv : -kv], "v": values[-kv:]}
+            tensors |= {name.replace("qkv_proj", f"{n}_proj"): part for n, part in parts.items()}
+        if "gate_up_proj" in name:
+            half = config.intermediate_size
+            tensors |= {
+                name.replace("gate_up", "gate"): values[:half],
+                name.replace("gate_up", "up"): values[half:],
+            }
+    return tensors
 
 
 def logits(token_ids: list[int], config: ModelConfig, arrays: dict[str, Any]) -> Matrix:
     """The logits of every token of one text, from the arrays of a float32 checkpoint."""
-    tensors = {name: exact(array) for name, array in arrays.items()}
+    tensors = loaded(config, arrays)
     table = tensors["model.embed_tokens.weight"]
-    stream = [table[i] for i in token_ids]
+    factor = config.embedding_multiplier
+    stream = [table[i] if factor == 1.0 else [a * rounded(factor) for a in table[i]] for i in token_ids]
     for layer in range(config.num_hidden_layers):
-        stream = block(stream, config, tensors, f"model.layers.{layer}.")
+        stream = block(
+            stream, config, tensors, f"model.layers.{layer}.", window=(config.windows or (0,) * 99)[layer]
+        )
     stream = [rms_norm(x, tensors["model.norm.weight"], config.rms_norm_eps) for x in stream]
     head = table if config.tie_word_embeddings else tensors["lm_head.weight"]
-    return [[dot(x, row) for row in head] for x in stream]
+    scaled = [[dot(x, row) for row in head] for x in stream]
+    if config.logits_scaling != 1.0:
+        scaled = [[a / rounded(config.logits_scaling) for a in x] for x in scaled]
+    return [[soft_cap(a, config.final_logit_softcapping) for a in x] for x in scaled]

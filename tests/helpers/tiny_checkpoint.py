@@ -1,13 +1,14 @@
-"""A tiny random Llama as a folder on disk, in the form that Hugging Face's tools write.
+"""A tiny random model as a folder on disk, in the form that Hugging Face's tools write.
 
     write_tiny_llama     config.json, tokenizer.json, model.safetensors (or shards); returns the weights
+    write_tiny_family    the same for any family
     tiny_llama_tensors   the weights alone: name -> float32, exactly representable in the storage dtype
     write_safetensors    a file from (dtype, array) pairs, bfloat16 among them
     write_tokenizer      a byte-level tokenizer: one token per byte, one for the end of a text
     edit_json            change some keys of a JSON file
 
 The safetensors file is put together here, from the format's description: length, JSON header, bytes. No room of the
-package has a part in it.
+package has a part in it, but for the names and shapes of a family's tensors (which tests/parity shows to be right).
 """
 
 import json
@@ -16,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from helpers.tiny_families import FAMILY_CHANGES
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from awq_ref.model import ModelConfig, model_tensor_shapes
 
 F32 = NDArray[np.float32]
 VOCAB_SIZE = 264  # 256 bytes, the end of a text, and a few rows that no text reaches
@@ -88,13 +92,21 @@ def stored_values(values: F32, dtype: str) -> F32:
     return values.astype(dtype).astype(np.float32)
 
 
-def tiny_llama_tensors(config: Mapping[str, Any], *, seed: int = 0) -> dict[str, F32]:
+def tiny_llama_tensors(
+    config: Mapping[str, Any],
+    *,
+    seed: int = 0,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    norm_offset: float = 0.0,
+) -> dict[str, F32]:
     """Draw the weights; matrices such that activations stay of order 1, norms near 1."""
     rng = np.random.default_rng(seed)
     tensors = {}
-    for name, shape in tiny_llama_shapes(config).items():
-        if len(shape) == 1:
-            values = rng.uniform(0.5, 1.5, shape)
+    for name, shape in (shapes or tiny_llama_shapes(config)).items():
+        if name.endswith("bias"):
+            values = rng.normal(0.0, 0.3, shape)
+        elif len(shape) == 1:
+            values = rng.uniform(0.5, 1.5, shape) - norm_offset
         else:
             values = rng.normal(0.0, 1.0 / shape[-1] ** 0.5, shape)
         tensors[name] = stored_values(values.astype(np.float32), config["torch_dtype"])
@@ -175,6 +187,30 @@ def write_tiny_llama(folder: Path, *, seed: int = 0, shards: int = 1, **changes:
     tensors = tiny_llama_tensors(config, seed=seed)
     (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     write_weights(folder, tensors, dtype=config["torch_dtype"], shards=shards)
+    write_tokenizer(folder)
+    return tensors
+
+
+def write_tiny_family(folder: Path, family: str, *, seed: int = 0, **changes: Any) -> dict[str, F32]:
+    """Write a checkpoint folder of a family with what sets it apart switched on; as `write_tiny_llama`.
+
+    In every eighth channel the norms before the modules are loud, so that there is something to scale.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = tiny_llama_config(**(FAMILY_CHANGES[family] | changes))
+    parsed = ModelConfig.from_json(config)
+    offset = parsed.family.norm_offset
+    tensors = tiny_llama_tensors(config, seed=seed, shapes=model_tensor_shapes(parsed), norm_offset=offset)
+    before = tuple(
+        f".{name}.weight" for name, norm in parsed.family.norms.items() if norm.place.startswith("before")
+    )
+    for name, values in tensors.items():
+        if name.endswith(before):
+            loud = values + np.float32(offset)
+            loud[::8] *= 8.0
+            tensors[name] = stored_values(loud - np.float32(offset), config["torch_dtype"])
+    (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    write_weights(folder, tensors, dtype=config["torch_dtype"])
     write_tokenizer(folder)
     return tensors
 

@@ -12,7 +12,15 @@ import numpy as np
 from helpers.float_linear import FloatLinear
 from numpy.typing import NDArray
 
-from awq_ref.model import Block, Decoder, ModelConfig, block_linear_shapes, block_prefix, model_tensor_shapes
+from awq_ref.model import (
+    Block,
+    Decoder,
+    ModelConfig,
+    block_linear_shapes,
+    block_prefix,
+    model_tensor_shapes,
+    stored_place,
+)
 
 F32 = NDArray[np.float32]
 
@@ -41,7 +49,9 @@ def random_tensors(config: ModelConfig, rng: np.random.Generator, *, gain: float
     tensors = {}
     for name, shape in model_tensor_shapes(config).items():
         if "norm" in name:
-            values = rng.uniform(0.5, 1.5, shape)
+            values = rng.uniform(0.5, 1.5, shape) - config.family.norm_offset
+        elif name.endswith(".bias"):
+            values = rng.normal(0, 0.3, shape)
         elif "embed_tokens" in name:
             values = rng.normal(0, 1, shape)
         else:
@@ -52,16 +62,21 @@ def random_tensors(config: ModelConfig, rng: np.random.Generator, *, gain: float
 
 def make_decoder(config: ModelConfig, tensors: dict[str, F32]) -> Decoder:
     def linear(name: str) -> FloatLinear:
-        return FloatLinear(tensors[f"{name}.weight"], tensors.get(f"{name}.bias"))
+        place, rows = stored_place(config, name)
+        bias = tensors.get(f"{place}.bias")
+        return FloatLinear(tensors[f"{place}.weight"][rows], None if bias is None else bias[rows])
+
+    def norm(name: str) -> F32:
+        return tensors[f"{name}.weight"] + np.float32(config.family.norm_offset)
 
     blocks = []
     for layer in range(config.num_hidden_layers):
         prefix = block_prefix(config, layer)
-        norms = {name: tensors[f"{prefix}{name}.weight"] for name in config.family.norms}
+        norms = {name: norm(f"{prefix}{name}") for name in config.family.norms}
         blocks.append(Block(norms, {name: linear(f"{prefix}{name}") for name in block_linear_shapes(config)}))
     table = tensors["model.embed_tokens.weight"]
     head = FloatLinear(table.astype(np.float32)) if config.tie_word_embeddings else linear("lm_head")
-    return Decoder(config, table, blocks, tensors["model.norm.weight"], head)
+    return Decoder(config, table, blocks, norm("model.norm"), head)
 
 
 def tiny_decoder(rng: np.random.Generator, **changes: Any) -> Decoder:

@@ -6,7 +6,16 @@ from helpers.bounded import exact, split
 from helpers.tiny_model import make_decoder, random_tensors, tiny_config
 
 from awq_ref.errors import RangeError
-from awq_ref.model import attention_forward, block_forward, make_context, mlp_forward, new_cache
+from awq_ref.model import (
+    Block,
+    add_branch,
+    attention_forward,
+    block_forward,
+    make_context,
+    mlp_forward,
+    new_cache,
+    normed,
+)
 from awq_ref.model import block as module
 from awq_ref.model.block import PADDED
 
@@ -39,7 +48,7 @@ def expect(of, x):
 
 
 def test_attention_follows_the_scalar_loop(config, tensors, block, x):
-    loaded = exact_tensors(tensors)
+    loaded = oracle.loaded(config, tensors)
     expected, bound = expect(lambda text: oracle.attention_block(text, config, loaded, PREFIX), x)
     y = attention_forward(x, block, config, make_context(config, 5))
     assert y.dtype == np.float32
@@ -49,7 +58,7 @@ def test_attention_follows_the_scalar_loop(config, tensors, block, x):
 @pytest.mark.parametrize("tile", [2**16, 7])
 def test_mlp_follows_the_scalar_loop(config, tensors, block, x, monkeypatch, tile):
     monkeypatch.setattr(module, "GATE_TILE", tile)
-    loaded = exact_tensors(tensors)
+    loaded = oracle.loaded(config, tensors)
     expected, bound = expect(lambda text: [oracle.mlp(token, loaded, PREFIX) for token in text], x)
     y = mlp_forward(x, block, config)
     assert y.dtype == np.float32
@@ -57,7 +66,7 @@ def test_mlp_follows_the_scalar_loop(config, tensors, block, x, monkeypatch, til
 
 
 def test_the_block_follows_the_scalar_loop(config, tensors, block, x):
-    loaded = exact_tensors(tensors)
+    loaded = oracle.loaded(config, tensors)
     expected, bound = expect(lambda text: oracle.block(text, config, loaded, PREFIX), x)
     y = block_forward(x, block, config, make_context(config, 5))
     assert y.dtype == np.float32
@@ -126,5 +135,36 @@ def test_a_cache_without_room_says_so(config):
         make_context(config, 3, cache=new_cache(config, batch=1, capacity=2))
 
 
-def exact_tensors(tensors):
-    return {name: exact(array) for name, array in tensors.items()}
+def test_heads_are_normed_apart_or_together():
+    x = np.float32([[[3, 4, 0, 0], [0, 0, 6, 8]]])
+    weight = np.float32([1, 10])
+    qwen3 = tiny_config(model_type="qwen3", head_dim=2, num_attention_heads=2, rms_norm_eps=0.0)
+    with_heads = Block({"self_attn.q_norm": weight}, {})
+    y = normed(x[:, 1:] + x[:, :1], with_heads, qwen3, "query")
+    root = np.sqrt(12.5)  # of (9 + 16) / 2, and of (36 + 64) / 2 it is twice that
+    assert_close(y, [[[3 / root, 40 / root, 3 / root, 40 / root]]], rtol=4 * 2.0**-24)
+    olmo2 = tiny_config(model_type="olmo2", head_dim=2, num_attention_heads=2, rms_norm_eps=0.0)
+    whole = Block({"self_attn.q_norm": np.float32([1, 10, 1, 10])}, {})
+    y = normed(x[:, 1:] + x[:, :1], whole, olmo2, "query")
+    root = np.sqrt(125 / 4)
+    assert_close(y, [[[3 / root, 40 / root, 6 / root, 80 / root]]], rtol=4 * 2.0**-24)
+
+
+def test_without_a_norm_the_stream_itself_is_read(rng):
+    config = tiny_config(model_type="olmo2")
+    block = make_decoder(config, random_tensors(config, rng)).blocks[0]
+    x = rng.normal(0, 1, (1, 3, 8)).astype(np.float32)
+    assert normed(x, block, config, "before_attention") is x
+    before = x.copy()
+    block_forward(frozen(x), block, config, make_context(config, 3))
+    assert_same_bits(x, before)
+
+
+def test_what_a_module_adds_is_normed_then_multiplied():
+    granite = tiny_config(model_type="granite", residual_multiplier=0.5)
+    stream, y = np.float32([[[1, 2]]]), np.float32([[[4, 8]]])
+    assert add_branch(stream, y, Block({}, {}), granite, "after_mlp").tolist() == [[[3, 6]]]
+    olmo2 = tiny_config(model_type="olmo2", rms_norm_eps=0.0)
+    block = Block({"post_feedforward_layernorm": np.float32([1, 10])}, {})
+    added = add_branch(stream, np.float32([[[1, 7]]]), block, olmo2, "after_mlp")  # mean square 25
+    assert_close(added, [[[1.2, 16.0]]], rtol=4 * 2.0**-24)

@@ -73,17 +73,19 @@ def test_rope_in_both_spellings():
     assert linear.rope == RopeConfig("linear", 7.0, 2.0)
 
 
-def test_an_unknown_architecture_says_which_are_known():
-    with pytest.raises(UnsupportedError, match="one of LlamaForCausalLM; got GPT2LMHeadModel"):
-        ModelConfig.from_json({"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2"})
-    with pytest.raises(UnsupportedError, match="model_type must be one of llama; got 'gpt2'"):
-        ModelConfig.from_json({"model_type": "gpt2"})
+def test_an_unknown_architecture_says_which_are_known_and_where_to_add_it():
+    wanted = r"one of LlamaForCausalLM, .*; got MixtralForCausalLM. The nearest is mistral .*/families.py"
+    with pytest.raises(UnsupportedError, match=wanted):
+        ModelConfig.from_json({"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"})
+    wanted = "model_type must name one of .*llama.*; got mistral3. The nearest is mistral "
+    with pytest.raises(UnsupportedError, match=wanted):
+        ModelConfig.from_json({"model_type": "mistral3"})
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_act": "relu"}, "hidden_act must be one of silu, swish; got 'relu'"),
+        ({"hidden_act": "relu"}, "hidden_act must be one of gelu_pytorch_tanh, silu, swish; got 'relu'"),
         (
             {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}},
             "rope_type must be one of .*llama3; got 'yarn'",

@@ -6,7 +6,18 @@ from helpers import scalar_oracles_model as oracle
 from helpers.assertions import assert_close, assert_same_bits, frozen
 from helpers.bounded import Bounded, exact, split
 
-from awq_ref.model.ops import ACTIVATIONS, NORMS, causal_mask, rms_norm, silu, softmax, take_exponentials
+from awq_ref.model.ops import (
+    ACTIVATIONS,
+    NORMS,
+    causal_mask,
+    gelu_tanh,
+    rms_norm,
+    silu,
+    soft_cap,
+    softmax,
+    take_exponentials,
+    window_mask,
+)
 
 U = 2.0**-24
 
@@ -83,10 +94,51 @@ def test_causal_mask_hides_the_future():
     assert_same_bits(causal_mask(3), expected, dtype=np.float32)
 
 
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activations_are_rows_of_silu(name):
-    assert ACTIVATIONS[name] is silu
+def test_window_mask_hides_what_lies_too_far_back():
+    inf = math.inf
+    expected = [[0, 0, 0, 0], [-inf, 0, 0, 0], [-inf, -inf, 0, 0]]  # the tokens stand in columns 1, 2, 3
+    assert_same_bits(window_mask(3, 4, 2), expected, dtype=np.float32)
+    assert_same_bits(window_mask(1, 4, 4), np.zeros((1, 4)), dtype=np.float32)
+
+
+def test_soft_cap_by_hand():
+    y = soft_cap(frozen(np.float32([0.0, 2 * math.atanh(0.5), -1e9])), 2.0)
+    assert y.dtype == np.float32
+    assert_close(y, [0.0, 1.0, -2.0], atol=8 * U)
+
+
+def test_soft_cap_follows_the_scalar_loop_and_may_overwrite(rng):
+    x = rng.normal(0, 60, 99).astype(np.float32)
+    expected, bound = split([oracle.soft_cap(a, 50.0) for a in exact(x)])
+    assert_close(soft_cap(frozen(x), 50.0), expected, atol=bound)
+    assert soft_cap(x, 50.0, out=x) is x
+    assert_close(x, expected, atol=bound)
+
+
+def test_gelu_tanh_follows_the_scalar_loop(rng):
+    x, out = frozen(rng.normal(0, 3, 99).astype(np.float32)), np.empty(99, dtype=np.float32)
+    expected, bound = split([oracle.gelu_tanh(a) for a in exact(x)])
+    y = gelu_tanh(x, out=out)
+    assert y is out
+    assert y.dtype == np.float32
+    assert_close(y, expected, atol=bound)
+
+
+def test_gelu_tanh_is_nearly_x_times_the_normal_distribution():
+    x = np.linspace(-6, 6, 301, dtype=np.float32)
+    expected = [v * 0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x.tolist()]
+    assert_close(gelu_tanh(x), expected, atol=5e-4)
+
+
+def test_gelu_tanh_at_the_ends_of_float32():
+    largest = np.finfo(np.float32).max
+    y = gelu_tanh(np.float32([-largest, -200.0, 200.0, largest]))  # warnings are errors: none may come
+    assert_same_bits(y, [-0.0, -0.0, 200.0, largest], dtype=np.float32)
+
+
+def test_kinds_by_their_names():
     assert NORMS == {"rms": rms_norm}
+    assert ACTIVATIONS == {"silu": silu, "swish": silu, "gelu_pytorch_tanh": gelu_tanh}
 
 
 def test_the_oracle_itself_by_hand():

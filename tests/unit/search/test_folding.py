@@ -38,6 +38,26 @@ def test_fold_into_norm_by_hand():
     assert_same_bits(effective, [4.0, 2.0, 1.0], dtype=np.float32)
 
 
+def test_a_norm_stored_as_its_distance_from_one_by_hand():
+    # 3 / 2 = 1.5 is stored as 0.5; 1 / 4 as -0.75; 0 stays; -2 / 2 = -1 as -2.
+    norm, scales = f32(3.0, 1.0, 0.0, -2.0), f32(2.0, 4.0, 9.0, 2.0)
+    stored, effective = fold_into_norm(norm, scales, storage_dtype="1+bfloat16")
+    assert_same_bits(stored, [1.5, 0.25, 0.0, -1.0], dtype=np.float32)
+    assert_same_bits(effective, [2.0, 4.0, 1.0, 2.0], dtype=np.float32)
+
+
+def test_a_distance_from_one_has_the_steps_of_what_is_stored():
+    # 1 / 3 is 1 - 2/3; bfloat16 has steps of 2**-8 there, and 171 / 256 is the nearest to 2/3.
+    stored, effective = fold_into_norm(f32(1.0), f32(3.0), storage_dtype="1+bfloat16")
+    assert stored.tolist() == [1.0 - 171 / 256]
+    assert_close(effective, [256 / 85], rtol=2.0**-24)
+    # What would round to 0, and lose its channel, stays a step away from it, with its sign.
+    for dtype, step in (("float32", 2.0**-23), ("float16", 2.0**-10), ("bfloat16", 2.0**-7)):
+        stored, effective = fold_into_norm(f32(1e-9, -1e-9), f32(4.0, 4.0), storage_dtype=f"1+{dtype}")
+        assert stored.tolist() == [step, -step]
+        assert_close(stored.astype(np.float64) * effective, f32(1e-9, -1e-9), rtol=2.0**-24 * 1.001)
+
+
 @pytest.mark.parametrize("storage_dtype", ["float32", "float16", "bfloat16"])
 def test_the_consumers_follow_the_rounding_of_the_norm(rng, storage_dtype):
     norm = rng.uniform(0.1, 3.0, 500).astype(np.float32)

@@ -38,6 +38,19 @@ def test_site_inputs_names_one_layer_per_site():
     }
 
 
+def test_where_norms_stand_after_the_modules_nothing_can_be_scaled():
+    rows = {group.site: group for group in plan_for("olmo2")}
+    assert [site for site, group in rows.items() if group.fixed] == ["self_attn.qkv", "mlp.gate_up"]
+    assert all(group.judged_itself for group in rows.values())
+    assert rows["self_attn.o"].producer == "self_attn.v_proj"
+
+
+def test_gemma2_scales_the_norm_before_its_mlp():
+    rows = {group.site: group.producer for group in plan_for("gemma2")}
+    assert rows["mlp.gate_up"] == "pre_feedforward_layernorm"
+    assert rows["self_attn.qkv"] == "input_layernorm"
+
+
 def test_an_unknown_family():
     with pytest.raises(UnsupportedError, match="got 'mamba'. Known: llama"):
         plan_for("mamba")

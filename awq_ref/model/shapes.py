@@ -1,0 +1,91 @@
+"""Names and shapes of a model's tensors, from its configuration alone.
+
+block_linear_shapes     linears of a block: name -> (out_features, in_features)
+block_stored_shapes     the same as a checkpoint has them, where some are one tensor
+block_norm_shapes       norms of a block: name -> shape
+block_tensor_shapes     tensors of one layer: name in the checkpoint -> shape
+outer_tensor_shapes     tensors outside the layers: embedding, final norm, head
+model_tensor_shapes     all of them
+"""
+
+from awq_ref.model.config import ModelConfig
+
+Shape = tuple[int, ...]
+
+
+def block_linear_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
+    """Return the linears of a block, name below the layer -> (out_features, in_features), in order of use."""
+    sizes = config.sizes
+    rows = config.family.linears.items()
+    return {name: (sizes[row.out_features], sizes[row.in_features]) for name, row in rows}
+
+
+def block_stored_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
+    """Return the linears of a block as a checkpoint stores them: linears that are one tensor add up their rows."""
+    shapes = block_linear_shapes(config)
+    stored = config.family.stored_linears().items()
+    return {name: (sum(shapes[part][0] for part in parts), shapes[parts[0]][1]) for name, parts in stored}
+
+
+def stored_place(config: ModelConfig, linear: str) -> tuple[str, slice]:
+    """Return where a checkpoint keeps a linear: the name of the module that holds it, and its rows of that.
+
+    linear is a whole name, such as ``model.layers.0.mlp.up_proj``.
+    """
+    shapes = block_linear_shapes(config)
+    for name, parts in config.family.fused.items():
+        first = 0
+        for part in parts:
+            last = first + shapes[part][0]
+            if linear.endswith(f".{part}"):
+                return linear.removesuffix(part) + name, slice(first, last)
+            first = last
+    return linear, slice(None)
+
+
+def block_norm_shapes(config: ModelConfig) -> dict[str, tuple[int]]:
+    """Return the norms of a block, name below the layer -> shape, in order of use."""
+    return {name: (config.sizes[norm.size],) for name, norm in config.family.norms.items()}
+
+
+def has_bias(config: ModelConfig, linear: str) -> bool:
+    """Tell whether a linear of the blocks has a bias."""
+    bias = config.family.linears[linear].bias
+    return bool(getattr(config, bias)) if isinstance(bias, str) else bias
+
+
+def block_prefix(config: ModelConfig, layer: int) -> str:
+    """Return what the names of a layer's tensors begin with, e.g. ``model.layers.0.``."""
+    return config.family.layer_prefix.format(layer=layer)
+
+
+def block_tensor_shapes(config: ModelConfig, layer: int) -> dict[str, Shape]:
+    """Return the tensors of one layer: name in a float checkpoint -> shape."""
+    prefix = block_prefix(config, layer)
+    shapes: dict[str, Shape] = {
+        f"{prefix}{name}.weight": shape for name, shape in block_norm_shapes(config).items()
+    }
+    stored = config.family.stored_linears()
+    for name, (out_features, in_features) in block_stored_shapes(config).items():
+        shapes[f"{prefix}{name}.weight"] = (out_features, in_features)
+        if has_bias(config, stored[name][0]):
+            shapes[f"{prefix}{name}.bias"] = (out_features,)
+    return shapes
+
+
+def outer_tensor_shapes(config: ModelConfig) -> dict[str, Shape]:
+    """Return the tensors outside the layers: embedding, final norm, and the head unless it is tied."""
+    family, table = config.family, (config.vocab_size, config.hidden_size)
+    shapes: dict[str, Shape] = {f"{family.embed_tokens}.weight": table}
+    shapes[f"{family.final_norm}.weight"] = (config.hidden_size,)
+    if not config.tie_word_embeddings:
+        shapes[f"{family.lm_head}.weight"] = table
+    return shapes
+
+
+def model_tensor_shapes(config: ModelConfig) -> dict[str, Shape]:
+    """Return every tensor of a float checkpoint: name -> shape."""
+    shapes = outer_tensor_shapes(config)
+    for layer in range(config.num_hidden_layers):
+        shapes |= block_tensor_shapes(config, layer)
+    return shapes

@@ -1,0 +1,45 @@
+"""Rows of quantized linears: taken apart and put together, where a checkpoint keeps several linears in one tensor.
+
+take_rows   some outputs of a quantized linear
+join_rows   linears that read one input, one below the other
+
+Every group lies in one row, so both only move integers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from awq_ref.errors import ShapeError
+from awq_ref.spec import QuantizedLinear
+
+
+def take_rows(linear: QuantizedLinear, rows: slice) -> QuantizedLinear:
+    """Return the linear that computes some of the outputs: views, no copies."""
+    return replace(
+        linear,
+        int_weight=linear.int_weight[rows],
+        scales=linear.scales[rows],
+        zero_point=linear.zero_point[rows],
+        bias=None if linear.bias is None else linear.bias[rows],
+    )
+
+
+def join_rows(linears: Sequence[QuantizedLinear]) -> QuantizedLinear:
+    """Return the linear that computes the outputs of all, in this order; of one linear itself, and without biases.
+
+    Raises ShapeError if they do not have the same in_features and spec.
+    """
+    first = linears[0]
+    if len(linears) == 1:
+        return first
+    if any((linear.in_features, linear.spec) != (first.in_features, first.spec) for linear in linears):
+        sizes = ", ".join(f"{linear.in_features} ({linear.spec})" for linear in linears)
+        raise ShapeError(f"join_rows: linears must have the same in_features and spec; got {sizes}.")
+    return QuantizedLinear(
+        np.concatenate([linear.int_weight for linear in linears]),
+        np.concatenate([linear.scales for linear in linears]),
+        np.concatenate([linear.zero_point for linear in linears]),
+        first.spec,
+    )

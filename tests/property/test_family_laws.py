@@ -1,0 +1,168 @@
+"""Laws that hold for every family: what the plan scales, the block does not notice."""
+
+import numpy as np
+import pytest
+from helpers.assertions import assert_close, frozen
+from helpers.tiny_families import FAMILY_CHANGES
+from helpers.tiny_model import make_decoder, random_tensors, tiny_config
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from awq_ref.model import FAMILIES, Block, block_forward, block_linear_shapes, make_context
+from awq_ref.pipeline.block_search import NORM_STORAGE
+from awq_ref.search import LinearFold, fold_into_norm, plan_for, query_head_tie, round_to
+from awq_ref.search.unfolding import norm_scales
+
+EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
+# Of the largest output. A fold rounds every folded weight and norm once, relative 2**-24 each, 2**-22 for all of a
+# site; norms, softmax and the products carry that on, amplified by less than 64 for these sizes.
+TOLERANCE = 64 * 2.0**-22
+
+
+class Folded:
+    """A linear as it is stored after its fold, before rounding."""
+
+    def __init__(self, linear, fold):
+        self.weight = frozen(fold.apply(linear.weight))
+        self.bias = None if linear.bias is None else fold.apply_bias(linear.bias)
+        self.out_features, self.in_features = self.weight.shape
+        self.resident_bytes = 0
+
+    def __call__(self, x):
+        y = x @ self.weight.T
+        return y if self.bias is None else y + self.bias
+
+
+def ties_of(config):
+    return query_head_tie(
+        n_heads=config.num_attention_heads, n_kv_heads=config.num_key_value_heads, head_dim=config.head_dim
+    )
+
+
+def folded(block, config, plan, draw_scales, storage):
+    """The block with scales folded in at every site of a plan."""
+    norms = dict(block.norms)
+    rows, columns = {}, {}
+    for group in plan:
+        if group.producer_kind == "none":
+            continue
+        if group.producer_kind == "norm":
+            norm = norms[group.producer]
+            norms[group.producer], scales = fold_into_norm(
+                norm, draw_scales(len(norm)), storage_dtype=storage
+            )
+        else:
+            made = draw_scales(len(block.linears[group.producer].weight))
+            rows[group.producer] = made
+            scales = made[ties_of(config)] if group.tied else made
+        columns |= dict.fromkeys(group.consumers, scales)
+    linears = {
+        name: Folded(linear, LinearFold(columns=columns.get(name), rows=rows.get(name)))
+        for name, linear in block.linears.items()
+    }
+    return Block(norms, linears)
+
+
+def a_block(family, rng):
+    config = tiny_config(**(FAMILY_CHANGES[family] | {"num_hidden_layers": 1}))
+    return config, make_decoder(config, random_tensors(config, rng, gain=0.7)).blocks[0]
+
+
+def outputs(block, config, x):
+    return block_forward(x, block, config, make_context(config, x.shape[1]))
+
+
+@EVERY_FAMILY
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_folding_leaves_the_block_unchanged(family, dtype, seed):
+    """P-FOLD, for every family and every dtype in which its norms may be stored."""
+    rng = np.random.default_rng(seed)
+    config, block = a_block(family, rng)
+    storage = NORM_STORAGE[dtype, config.family.norm_offset]
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    scaled = folded(
+        block, config, plan_for(family), lambda n: np.exp(rng.uniform(-2, 2, n)).astype(np.float32), storage
+    )
+    expected = outputs(block, config, x)
+    assert_close(outputs(scaled, config, x), expected, atol=TOLERANCE * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("family", "wrong"), [("olmo2", "llama"), ("gemma2", "llama"), ("olmo2", "gemma2")])
+def test_a_wrong_plan_would_be_noticed(rng, family, wrong):
+    """The law has teeth: the plans that others apply to these families change the block, or do not fit it."""
+    config, block = a_block(family, rng)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    expected = outputs(block, config, x)
+    try:
+        scaled = folded(
+            block,
+            config,
+            plan_for(wrong),
+            lambda n: np.exp(rng.uniform(-2, 2, n)).astype(np.float32),
+            "float32",
+        )
+    except KeyError as missing:
+        assert "layernorm" in str(missing)  # the norm that should take the scales is not there
+        return
+    assert np.abs(outputs(scaled, config, x) - expected).max() > 1000 * TOLERANCE * np.abs(expected).max()
+
+
+def test_a_norm_of_distances_divided_as_if_it_were_plain_would_be_noticed(rng):
+    """What others do to a (1 + w) norm whose class they do not know: w / s instead of (1 + w) / s - 1."""
+    config, block = a_block("gemma", rng)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    scales = np.exp(rng.uniform(-2, 2, 8)).astype(np.float32)
+    norms = dict(block.norms)
+    norms["input_layernorm"] = 1 + (norms["input_layernorm"] - 1) / scales
+    readers = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    folds = {n: LinearFold(columns=scales if n in readers else None) for n in block.linears}
+    wrong = Block(norms, {name: Folded(linear, folds[name]) for name, linear in block.linears.items()})
+    expected = outputs(block, config, x)
+    assert np.abs(outputs(wrong, config, x) - expected).max() > 1000 * TOLERANCE * np.abs(expected).max()
+
+
+def test_the_last_rows_of_a_fused_qkv_are_not_v_under_grouped_queries(rng):
+    """What others do to Phi-3's qkv_proj: the last len(s) rows are divided, of which there are more than v has."""
+    config, block = a_block("phi3", rng)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    scales = np.exp(rng.uniform(-2, 2, 16)).astype(np.float32)  # one per channel of o_proj; v has 8 rows, k 8
+    rows = {"self_attn.k_proj": scales[:8], "self_attn.v_proj": scales[8:]}
+    columns = {"self_attn.o_proj": scales}
+    wrong = {
+        name: Folded(linear, LinearFold(columns=columns.get(name), rows=rows.get(name)))
+        for name, linear in block.linears.items()
+    }
+    expected = outputs(block, config, x)
+    changed = outputs(Block(block.norms, wrong), config, x) - expected
+    assert np.abs(changed).max() > 1000 * TOLERANCE * np.abs(expected).max()
+
+
+@EVERY_FAMILY
+def test_every_linear_reads_one_site_and_every_producer_is_there(family):
+    config = tiny_config(**FAMILY_CHANGES[family])
+    plan = plan_for(family)
+    assert sorted(name for group in plan for name in group.consumers) == sorted(block_linear_shapes(config))
+    for group in plan:
+        where = {"norm": config.family.norms, "linear": config.family.linears, "none": {"": None}}
+        assert group.producer in where[group.producer_kind]
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_norm_of_distances_keeps_its_product(dtype, seed):
+    """P-FOLD: for any weight, also -1 and near it, the stored norm and the scales make the old norm."""
+    rng = np.random.default_rng(seed)
+    norm = rng.choice(np.float32([0.0, 1e-3, -1e-3, 0.5, 1.0, -2.0, 40.0]), 16) * np.float32(
+        rng.uniform(0.5, 2)
+    )
+    scales = np.exp(rng.uniform(-5.5, 5.5, 16)).astype(np.float32)
+    stored, effective = fold_into_norm(norm, scales, storage_dtype=f"1+{dtype}")
+    distance = stored - np.float32(1.0)
+    assert np.array_equal(
+        round_to(distance, dtype) + np.float32(1.0), stored
+    )  # what the file holds gives it back
+    assert (effective > 0).all()
+    assert_close(stored.astype(np.float64) * effective, norm, rtol=2.0**-24 * 1.001)
+    assert_close(norm_scales(norm, stored), effective, rtol=0.0)

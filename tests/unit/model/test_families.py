@@ -1,0 +1,180 @@
+"""Every family against the scalar loop, and what its row says of a config.json."""
+
+import math
+
+import numpy as np
+import pytest
+from helpers import scalar_oracles_model as oracle
+from helpers.assertions import assert_close, frozen
+from helpers.bounded import split
+from helpers.source import ROOT
+from helpers.tiny_families import FAMILY_CHANGES, WINDOW
+from helpers.tiny_model import TINY, make_decoder, random_tensors, tiny_config
+
+from awq_ref.errors import FormatError
+from awq_ref.model import (
+    FAMILIES,
+    ModelConfig,
+    block_stored_shapes,
+    block_tensor_shapes,
+    model_tensor_shapes,
+    new_cache,
+    stored_place,
+)
+
+IDS = np.array([[3, 1, 4, 1, 5, 9, 2], [16, 0, 2, 6, 5, 3, 8]], dtype=np.int64)
+# Of the largest logit. The running bound of the loop lets every rounding conspire with every other through norms and
+# softmax and says nothing after two layers; what happens is a few roundings of each of some twenty steps.
+TOLERANCE = 64 * 2.0**-24
+EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
+
+
+def made(family, rng, **changes):
+    config = tiny_config(**(FAMILY_CHANGES[family] | changes))
+    return config, random_tensors(config, rng, gain=0.7)
+
+
+def assert_near(logits, expected):
+    assert logits.dtype == np.float32
+    assert_close(logits, expected, atol=TOLERANCE * np.abs(expected).max())
+
+
+def test_the_helpers_know_every_family():
+    assert list(FAMILY_CHANGES) == list(FAMILIES)
+
+
+@EVERY_FAMILY
+def test_logits_follow_the_scalar_loop(rng, family):
+    config, tensors = made(family, rng)
+    expected, _ = split([oracle.logits(row, config, tensors) for row in IDS.tolist()])
+    decoder = make_decoder(config, {name: frozen(array) for name, array in tensors.items()})
+    assert_near(decoder.logits(frozen(IDS)), expected)
+
+
+@EVERY_FAMILY
+@pytest.mark.parametrize("cuts", [(0, 1, 2, 3, 4, 5, 6, 7), (0, 4, 7), (0, 5, 6, 7)])
+def test_decoding_with_a_cache_gives_the_full_pass(rng, family, cuts):
+    config, tensors = made(family, rng)
+    expected, _ = split([oracle.logits(row, config, tensors) for row in IDS.tolist()])
+    decoder = make_decoder(config, tensors)
+    cache, pieces = new_cache(config, batch=2, capacity=7), []
+    for first, last in zip(cuts[:-1], cuts[1:], strict=True):
+        logits, cache = decoder.forward(IDS[:, first:last], cache)
+        pieces.append(logits)
+    assert_near(np.concatenate(pieces, axis=1), expected)
+
+
+@pytest.mark.parametrize(
+    ("family", "left_out"),
+    [
+        ("mistral", {"sliding_window": None}),
+        ("qwen2", {"use_sliding_window": False}),
+        ("granite", {"residual_multiplier": 1.0}),
+        ("granite", {"embedding_multiplier": 1.0}),
+        ("granite", {"attention_multiplier": 0.5}),
+        ("granite", {"logits_scaling": 1.0}),
+        ("gemma2", {"attn_logit_softcapping": None}),
+        ("gemma2", {"final_logit_softcapping": None}),
+        ("gemma2", {"query_pre_attn_scalar": 4}),
+        ("gemma2", {"sliding_window": None}),
+    ],
+    ids=str,
+)
+def test_what_sets_a_family_apart_shows_in_the_logits(rng, family, left_out):
+    config, tensors = made(family, rng)
+    with_it = make_decoder(config, tensors).logits(IDS)
+    without = make_decoder(tiny_config(**(FAMILY_CHANGES[family] | left_out)), tensors).logits(IDS)
+    assert np.abs(with_it - without).max() > 100 * TOLERANCE * np.abs(with_it).max()
+
+
+def test_windows_of_the_families():
+    windows = {name: tiny_config(**changes).windows for name, changes in FAMILY_CHANGES.items()}
+    assert {name: found for name, found in windows.items() if found} == {
+        "mistral": (WINDOW, WINDOW),
+        "qwen2": (0, WINDOW),
+        "gemma2": (WINDOW, 0),
+        "phi3": (WINDOW, WINDOW),
+    }
+
+
+def test_biases_of_the_families():
+    def biases(**changes):
+        shapes = block_tensor_shapes(tiny_config(**changes), 0)
+        ends = [name.split(".")[-2][0] for name in shapes if name.endswith("bias")]
+        return "".join(ends)
+
+    assert biases(model_type="qwen2") == "qkv"
+    assert biases(model_type="qwen2", attention_bias=True, mlp_bias=True) == "qkv"
+    assert biases(model_type="qwen3") == ""
+    assert biases(model_type="qwen3", attention_bias=True) == "qkvo"
+    assert biases(model_type="mistral", attention_bias=True, mlp_bias=True) == ""
+    assert biases(model_type="granite", attention_bias=True, mlp_bias=True) == "qkvogud"
+
+
+def test_norms_have_their_own_widths():
+    qwen3 = block_tensor_shapes(tiny_config(**FAMILY_CHANGES["qwen3"]), 0)
+    assert qwen3["model.layers.0.self_attn.q_norm.weight"] == (4,)
+    olmo2 = block_tensor_shapes(tiny_config(**FAMILY_CHANGES["olmo2"]), 0)
+    assert olmo2["model.layers.0.self_attn.q_norm.weight"] == (16,)
+    assert olmo2["model.layers.0.self_attn.k_norm.weight"] == (8,)
+    assert olmo2["model.layers.0.post_feedforward_layernorm.weight"] == (8,)
+
+
+def test_fused_linears_are_one_tensor_and_know_their_rows():
+    config = tiny_config(**FAMILY_CHANGES["phi3"])
+    assert block_stored_shapes(config) == {
+        "self_attn.qkv_proj": (32, 8),
+        "self_attn.o_proj": (8, 16),
+        "mlp.gate_up_proj": (24, 8),
+        "mlp.down_proj": (8, 12),
+    }
+    assert "model.layers.1.mlp.gate_up_proj.weight" in model_tensor_shapes(config)
+    place = "model.layers.1.self_attn."
+    assert stored_place(config, f"{place}k_proj") == (f"{place}qkv_proj", slice(16, 24))
+    assert stored_place(config, f"{place}o_proj") == (f"{place}o_proj", slice(None))
+
+
+def test_what_a_silent_config_json_means():
+    gemma2 = tiny_config(model_type="gemma2", head_dim=None)
+    silent = {key: value for key, value in TINY.items() if key != "head_dim"} | {"model_type": "gemma2"}
+    config = ModelConfig.from_json(silent)
+    assert (config.head_dim, gemma2.head_dim) == (256, 2)  # a null is no silence
+    assert config.tie_word_embeddings
+    assert config.hidden_act == "gelu_pytorch_tanh"
+    assert config.softmax_scale == 1 / 16
+    assert (config.attn_logit_softcapping, config.final_logit_softcapping) == (50.0, 30.0)
+    assert config.embedding_multiplier == math.sqrt(8)
+    assert tiny_config(model_type="granite").softmax_scale == 1.0
+    assert (
+        tiny_config(model_type="llama", logits_scaling=5.0).logits_scaling == 1.0
+    )  # not a number of this family
+    assert (
+        tiny_config(model_type="gemma", hidden_activation=None, hidden_act="gelu").hidden_act
+        == "gelu_pytorch_tanh"
+    )
+
+
+@pytest.mark.parametrize("value", [0, -1.0])
+def test_a_factor_that_is_not_positive(value):
+    with pytest.raises(FormatError, match="logits_scaling must be above 0; got"):
+        tiny_config(model_type="granite", logits_scaling=value)
+
+
+@EVERY_FAMILY
+def test_both_spellings_of_a_config_json_mean_the_same(family):
+    old = FAMILY_CHANGES[family] | {
+        "rope_theta": 500.0,
+        "rope_scaling": {"type": "linear", "factor": 2.0},
+        "torch_dtype": "bfloat16",
+    }
+    new = FAMILY_CHANGES[family] | {
+        "rope_theta": None,
+        "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0},
+        "dtype": "bfloat16",
+    }
+    assert tiny_config(**old) == tiny_config(**new)
+
+
+def test_the_page_of_families_has_a_row_for_each():
+    page = (ROOT / "docs" / "families.md").read_text(encoding="utf-8")
+    assert [family for family in FAMILIES if f"\n| `{family}` | " not in page] == []
