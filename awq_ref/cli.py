@@ -19,6 +19,8 @@ from awq_ref.paper.experiment import Options
 from awq_ref.search import RECIPES
 from awq_ref.spec import BITS
 
+ON_HUB = "or its name on the Hugging Face hub: NAME or NAME@REVISION"
+
 
 def _add_command(
     parsers: "argparse._SubParsersAction[argparse.ArgumentParser]",
@@ -42,10 +44,8 @@ def _add_calibration(parser: "argparse._ActionsContainer") -> None:
 
 
 def _add_quantize(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _add_command(
-        parsers, "quantize", commands.run_quantize, "quantize a checkpoint folder to a new folder"
-    )
-    parser.add_argument("model", type=Path, help="folder with config.json and safetensors")
+    parser = _add_command(parsers, "quantize", commands.run_quantize, "quantize a checkpoint to a new folder")
+    parser.add_argument("model", help=f"folder with config.json and safetensors, {ON_HUB}")
     parser.add_argument("out", type=Path, help="folder to write; must not exist")
     parser.add_argument("--bits", type=int, default=4, choices=BITS, help="bits per weight")
     parser.add_argument(
@@ -63,7 +63,7 @@ def _add_quantize(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _add_generate(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _add_command(parsers, "generate", commands.run_generate, "continue a prompt")
-    parser.add_argument("model", type=Path, help="float or quantized checkpoint folder")
+    parser.add_argument("model", help=f"float or quantized checkpoint folder, {ON_HUB}")
     parser.add_argument("--prompt", required=True, help="text to continue")
     parser.add_argument("--max-new-tokens", type=int, default=64, help="stop after this many")
     parser.add_argument("--temperature", type=float, default=0.0, help="0: always the most likely token")
@@ -81,11 +81,11 @@ def _add_perplexity(parsers: "argparse._SubParsersAction[argparse.ArgumentParser
     parser = _add_command(
         parsers, "perplexity", commands.run_perplexity, "measure how well a model predicts a text"
     )
-    parser.add_argument("model", type=Path, help="float or quantized checkpoint folder")
+    parser.add_argument("model", help=f"float or quantized checkpoint folder, {ON_HUB}")
     parser.add_argument("--text", type=Path, help="UTF-8 file; default: held-out files of Python's library")
     parser.add_argument("--seq-len", type=int, default=512, help="tokens of context in a window")
     parser.add_argument("--stride", type=int, help="tokens from window to window; default: seq-len")
-    parser.add_argument("--reference", type=Path, metavar="FLOAT_MODEL", help="its divergence from this one")
+    parser.add_argument("--reference", metavar="FLOAT_MODEL", help="its divergence from this one")
     parser.add_argument("--max-tokens", type=int, help="evaluate on about this many tokens only")
     parser.add_argument(
         "--residency", default="packed", choices=RESIDENCIES, help="how quantized weights stay in memory"
@@ -102,9 +102,9 @@ def _add_paper(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def _add_inspect(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _add_command(parsers, "inspect", commands.run_inspect, "say what a checkpoint folder holds")
-    parser.add_argument("model", type=Path, help="float or quantized checkpoint folder")
-    parser.add_argument("quantized", type=Path, nargs="?", help="with --errors: what was made of it")
+    parser = _add_command(parsers, "inspect", commands.run_inspect, "say what a checkpoint holds")
+    parser.add_argument("model", help=f"float or quantized checkpoint folder, {ON_HUB}")
+    parser.add_argument("quantized", nargs="?", help="with --errors: what was made of it")
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
     parser.add_argument(
         "--errors",

@@ -135,6 +135,7 @@ def _run_inspect_errors(arguments: argparse.Namespace) -> int:
 
 def run_paper(arguments: argparse.Namespace) -> int:
     """List the experiments, or run one."""
+    from awq_ref.checkpoint import resolve_model
     from awq_ref.paper.experiment import changes_of
     from awq_ref.paper.output import draw, require_output, save_json
     from awq_ref.paper.registry import experiment_named, list_experiments, run_experiment
@@ -146,6 +147,9 @@ def run_paper(arguments: argparse.Namespace) -> int:
     changes = changes_of(vars(arguments))
     experiment.options(**changes)  # raises before the work begins
     require_output(arguments.plot, arguments.json)
+    if "model" in changes:
+        weights = "shapes" not in experiment.takes  # the experiments on shapes read config.json alone
+        changes["model"] = resolve_model(changes["model"].as_posix(), weights=weights)
     result = run_experiment(experiment.name, **changes)
     print(experiment.table(result.rows))
     if arguments.json:

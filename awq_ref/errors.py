@@ -40,6 +40,10 @@ class OutputError(AwqRefError, OSError):
     """The output cannot be written: it exists already, or the disk is full."""
 
 
+class HubError(AwqRefError, OSError):
+    """A model cannot be had from the Hugging Face hub: no such name, no permission, no network, no safetensors."""
+
+
 class CorpusError(AwqRefError, ValueError):
     """Text for calibration or evaluation is missing, empty, too short or not UTF-8."""
 

@@ -1,7 +1,8 @@
 """Checkpoints: named arrays and a configuration, in and out of a folder.
 
-    in     Checkpoint, TensorFile, read_json, read_quantization_config, demo_model_path, verify_folder
-    out    new_folder, ShardWriter, write_json, write_text, copy_side_files, output_config,
+    in     Checkpoint, TensorFile, read_json, read_quantization_config, demo_model_path, verify_folder,
+           resolve_model, model_name
+    out    require_new, new_folder, ShardWriter, write_json, write_text, copy_side_files, output_config,
            write_quantization_config, model_card, source_license
 
 Arrays are stored as they come: packing integers into words is `awq_ref.pack`'s.
@@ -10,6 +11,7 @@ Arrays are stored as they come: packing integers into words is `awq_ref.pack`'s.
 from awq_ref.checkpoint.assets import demo_model_path, verify_folder
 from awq_ref.checkpoint.disk import write_json, write_text
 from awq_ref.checkpoint.header import TensorInfo
+from awq_ref.checkpoint.hub import model_name, resolve_model
 from awq_ref.checkpoint.model_card import model_card, source_license
 from awq_ref.checkpoint.quantization_config import (
     CONFIG_FORMATS,
@@ -23,7 +25,7 @@ from awq_ref.checkpoint.reader import Checkpoint, read_json
 from awq_ref.checkpoint.shards import MAX_SHARD_BYTES, ShardWriter
 from awq_ref.checkpoint.storage import bfloat16_to_float32, float32_to_bfloat16
 from awq_ref.checkpoint.tensors import TensorFile
-from awq_ref.checkpoint.writer import copy_side_files, new_folder
+from awq_ref.checkpoint.writer import copy_side_files, new_folder, require_new
 
 __all__ = [
     "CONFIG_FORMATS",
@@ -39,10 +41,13 @@ __all__ = [
     "demo_model_path",
     "float32_to_bfloat16",
     "model_card",
+    "model_name",
     "new_folder",
     "output_config",
     "read_quantization_config",
     "read_json",
+    "require_new",
+    "resolve_model",
     "source_license",
     "verify_folder",
     "write_quantization_config",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from awq_ref.checkpoint.header import TensorInfo
+from awq_ref.checkpoint.hub import resolve_model
 from awq_ref.checkpoint.near import missing_tensor
 from awq_ref.checkpoint.storage import FLOAT_DTYPES
 from awq_ref.checkpoint.tensors import TensorFile
@@ -52,8 +53,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     """Return the model's configuration; say what is wrong with a folder that has none."""
     if not folder.is_dir():
         raise FormatError(
-            f"{folder}: there is no such folder. Give a local folder with {CONFIG} and *.safetensors; "
-            "`hf download NAME --local-dir FOLDER` fetches one from the Hub."
+            f"{folder}: there is no such folder. Give a local folder with {CONFIG} and *.safetensors, or, as a "
+            "string, the name of a model on the Hugging Face hub."
         )
     if not (folder / CONFIG).is_file():
         found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
@@ -218,8 +219,8 @@ class Checkpoint:
                 )
 
     @classmethod
-    def open(cls, folder: str | Path) -> "Checkpoint":
-        """Open a folder: read its configuration and the headers of its weight files.
+    def open(cls, model: str | Path) -> "Checkpoint":
+        """Open a folder, or a name on the hub (`resolve_model`): read its configuration and its files' headers.
 
         Raises
         ------
@@ -228,7 +229,9 @@ class Checkpoint:
             of them is damaged.
         MissingTensorError
             If the index names a shard, or a tensor in a shard, that is not there.
+        HubError
+            If it is a name on the hub and cannot be had from there.
         """
-        folder = Path(folder)
+        folder = resolve_model(model)
         config = _read_config(folder)
         return cls(folder, config, _open_files(folder))

@@ -1,5 +1,6 @@
 """The output folder: it appears whole or not at all.
 
+    require_new        nothing is there yet
     new_folder         with new_folder(path) as folder: write into folder; it becomes path at the end
     copy_side_files    tokenizer, generation settings, chat template and licence, from the source
 
@@ -58,8 +59,8 @@ def copy_side_files(source: Path, target: Path) -> list[str]:
     return sorted(found)
 
 
-def _require_new(path: Path) -> None:
-    """Raise OutputError if there is something at path already."""
+def require_new(path: Path) -> None:
+    """Raise OutputError if there is something at path already: better said before the work than after it."""
     if os.path.lexists(path):
         raise OutputError(
             f"{path}: exists already and is left as it is. Give a new name, or remove it first."
@@ -89,7 +90,7 @@ def _publish(partial: Path, path: Path) -> None:
         for file in sorted(partial.rglob("*")):
             sync(file)
         sync(partial)
-        _require_new(path)
+        require_new(path)
         partial.rename(path)
         sync(path.parent)
 
@@ -116,7 +117,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     A process killed outright leaves the hidden folder `.NAME.partial-XXXXXXXX` behind; it may be deleted.
     """
     path = Path(os.path.abspath(path))
-    _require_new(path)
+    require_new(path)
     partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
     parents: list[Path] = []
     try:

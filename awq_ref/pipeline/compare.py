@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from awq_ref.checkpoint import RECORD, Checkpoint, QuantizationConfig, read_quantization_config
+from awq_ref.checkpoint import RECORD, Checkpoint, QuantizationConfig, model_name, read_quantization_config
 from awq_ref.dtypes import F32
 from awq_ref.errors import ShapeError, UnsupportedError
 from awq_ref.model import ModelConfig, block_linear_shapes, block_prefix
@@ -102,9 +102,9 @@ def _require_same_shape(config: ModelConfig, other: ModelConfig) -> None:
 
 def _open_pair(source: str | Path, quantized: str | Path, report: QuantizationReport | None) -> _Pair:
     """Open both checkpoints and check, from their headers alone, that they belong together."""
-    other = Checkpoint.open(quantized)
-    _require_roles(Checkpoint.open(source), other)
-    original, config = open_float(source)
+    other, original = Checkpoint.open(quantized), Checkpoint.open(source)
+    _require_roles(original, other)
+    original, config = open_float(original.folder)
     other_config = ModelConfig.from_json(other.config)
     quantization = read_quantization_config(other.quantization_config or {})
     _require_same_shape(config, other_config)
@@ -211,9 +211,9 @@ def compare_models(
     Parameters
     ----------
     source : str or Path
-        Folder of the float model.
+        Folder of the float model, or its name on the hub.
     quantized : str or Path
-        Folder of what was made from it.
+        Folder of what was made from it, or its name on the hub.
     report : QuantizationReport or the file of one, optional
         Of the run that made it: then all channel scales are known exactly.
     calibration : files (Path), texts (str), ids (windows, seq), or None
@@ -249,7 +249,7 @@ def compare_models(
         report = QuantizationReport.load(report)
     pair = _open_pair(source, quantized, report)
     windows, fingerprint = calibration_windows(
-        open_tokenizer(source),
+        open_tokenizer(pair.original.folder),
         calibration,
         samples=samples,
         seq_len=min(seq_len, pair.config.max_position_embeddings),
@@ -260,6 +260,6 @@ def compare_models(
     n_layers = pair.config.num_hidden_layers
     for _ in progress(range(n_layers), total=n_layers, label="errors", unit="block", shown=shown):
         rows += _compared_block(pair, next(blocks))
-    names = [Path(path).resolve().name for path in (source, quantized)]
+    names = [model_name(checkpoint.folder) for checkpoint in (pair.original, pair.quantized)]
     notes = _notes(pair, fingerprint, tuple(rows))
     return ErrorReport(names[0], names[1], pair.quantization.spec, fingerprint, tuple(rows), notes)

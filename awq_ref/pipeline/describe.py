@@ -102,7 +102,7 @@ def describe_model(path: str | Path, *, tensors: bool = False) -> str:
     Parameters
     ----------
     path : str or Path
-        Float or quantized checkpoint folder.
+        Float or quantized checkpoint folder, or a name on the hub.
     tensors : bool
         List every tensor with its dtype and shape as well.
 
@@ -110,12 +110,14 @@ def describe_model(path: str | Path, *, tensors: bool = False) -> str:
     ------
     FormatError, MissingTensorError, UnsupportedError
         If the folder is not a checkpoint of a known architecture.
+    HubError
+        If it is a name on the hub and cannot be had from there.
     """
     checkpoint = Checkpoint.open(path)
     config = ModelConfig.from_json(checkpoint.config)
     stored = checkpoint.quantization_config
     quantization = None if stored is None else read_quantization_config(stored)
-    rows = _architecture(config) + _storage(config, quantization, Path(path))
+    rows = _architecture(config) + _storage(config, quantization, checkpoint.folder)
     if quantization is not None:
         rows += _record(checkpoint.config.get(RECORD) or {})
     parts = [format_table(["what", "value"], rows, left=2)]

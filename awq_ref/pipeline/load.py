@@ -245,12 +245,13 @@ def open_tokenizer(path: str | Path) -> Tokenizer | None:
 
 
 def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
-    """Load a float or quantized checkpoint folder.
+    """Load a float or quantized checkpoint.
 
     Parameters
     ----------
     path : str or Path
-        Folder with config.json, one or several safetensors files, and tokenizer.json if text is wanted.
+        Folder with config.json, one or several safetensors files, and tokenizer.json if text is wanted; or a name on
+        the Hugging Face hub, NAME or NAME@REVISION, if there is no such path.
     residency : "packed", "codes" or "dense"
         How quantized linears stay in memory: their bits, a byte per weight, or float32. Linears whose group size
         does not fit the packed planes are held as codes; `Model.residency_note` says so. A float checkpoint is
@@ -261,6 +262,8 @@ def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
     FormatError, MissingTensorError, ShapeError, DtypeError, RangeError, UnsupportedError
         If the folder is not a complete checkpoint of a known architecture and format; each message names the file
         or tensor and what to try.
+    HubError
+        If it is a name on the hub and cannot be had from there.
 
     Examples
     --------
@@ -284,5 +287,5 @@ def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
     head = embed_tokens if config.tie_word_embeddings else checkpoint.read(f"{family.lm_head}.weight")
     norm = read_norm(checkpoint, config, family.final_norm)
     decoder = Decoder(config, embed_tokens, blocks, norm, DenseLinear(head))
-    tokenizer = open_tokenizer(path)
+    tokenizer = open_tokenizer(checkpoint.folder)
     return Model(decoder, tokenizer, quantization, _residency_note(blocks, quantization is not None))

@@ -250,7 +250,7 @@ def calibrate(
     Parameters
     ----------
     source : str or Path
-        Float checkpoint folder.
+        Float checkpoint folder, or its name on the hub.
     calibration : files (Path), texts (str), ids (windows, seq), or None
         None: the calibration part of the standard library's source.
     samples, seq_len : int
@@ -260,12 +260,12 @@ def calibrate(
 
     Raises
     ------
-    CorpusError, FormatError, MissingTensorError, RangeError, UnsupportedError
+    CorpusError, FormatError, HubError, MissingTensorError, RangeError, UnsupportedError
         As `quantize_model`.
     """
     checkpoint, config = open_float(source)
     windows, fingerprint = calibration_windows(
-        open_tokenizer(source),
+        open_tokenizer(checkpoint.folder),
         calibration,
         samples=samples,
         seq_len=min(seq_len, config.max_position_embeddings),

@@ -57,5 +57,5 @@ def grow_outliers(source: str | Path, destination: str | Path, *, factor: float 
                 offset = np.float32(config.family.norm_offset if array.ndim == 1 else 0.0)
                 grown = (array + offset) * factors[name] - offset if name in factors else array
                 writer.add(name, grown, dtype=checkpoint.info(name).dtype)
-        copy_side_files(Path(source), folder)
+        copy_side_files(checkpoint.folder, folder)
         write_json(folder / "config.json", checkpoint.config)

@@ -22,8 +22,10 @@ from awq_ref.checkpoint import (
     ShardWriter,
     copy_side_files,
     model_card,
+    model_name,
     new_folder,
     output_config,
+    require_new,
     source_license,
     write_json,
     write_text,
@@ -160,7 +162,7 @@ def _write_papers(checkpoint: Checkpoint, folder: Path, name: str, report: Quant
     seen = report.calibration
     card = model_card(
         name,
-        base_model=checkpoint.folder.resolve().name,
+        base_model=model_name(checkpoint.folder),
         spec=report.spec,
         layout=report.layout,
         recipe=report.recipe,
@@ -196,7 +198,7 @@ def quantize_model(
     Parameters
     ----------
     source : str or Path
-        Folder with config.json and safetensors, float32, float16 or bfloat16.
+        Folder with config.json and safetensors, float32, float16 or bfloat16, or NAME or NAME@REVISION on the hub.
     destination : str or Path
         Folder to write; it must not exist, and appears when it is complete.
     recipe : "best", "awq", "gptq", "rtn", ..., or a Recipe
@@ -233,6 +235,8 @@ def quantize_model(
         If the calibration text is missing, empty, too short or not UTF-8.
     FormatError, MissingTensorError, DtypeError, UnsupportedError
         If the source is not a complete float checkpoint of a known architecture.
+    HubError
+        If it is a name on the hub and cannot be had from there.
     OutputError
         If the destination exists or cannot be written; nothing is left behind.
 
@@ -246,6 +250,7 @@ def quantize_model(
     spec = chosen.storage_spec(QuantSpec(bits=bits, group_size=group_size, symmetric=symmetric))
     require_between("quantize_model", "samples", samples, 1, math.inf)
     require_between("quantize_model", "seq_len", seq_len, 1, math.inf)
+    require_new(Path(destination))  # before a download
     checkpoint, config = open_float(source)
     require_group_sizes(config, group_size)
     job = _Job(checkpoint, config, chosen, spec, choose_layout(config, spec) if layout is None else layout)
@@ -256,7 +261,7 @@ def quantize_model(
         if chosen.searches and statistics is None:
             length = min(seq_len, config.max_position_embeddings)
             windows, seen = calibration_windows(
-                open_tokenizer(source),
+                open_tokenizer(checkpoint.folder),
                 calibration,
                 samples=samples,
                 seq_len=length,
