@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from awq_ref.checkpoint import demo_model_path
+from awq_ref.checkpoint import demo_model_path, model_name
 from awq_ref.dtypes import F32, I64
 from awq_ref.errors import CorpusError
 from awq_ref.paper.capacity import require_memory
@@ -190,7 +190,7 @@ class Bench:
 def _float_folder(options: Options) -> Iterator[tuple[Path, str]]:
     """Yield the folder of the float model, and its name; one with outliers is made for as long as it is used."""
     source = demo_model_path() if options.model is None else options.model
-    name = source.resolve().name
+    name = model_name(source)
     if options.outliers == AS_IT_IS:
         yield source, name
         return

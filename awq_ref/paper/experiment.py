@@ -59,7 +59,10 @@ class Options:
     """
 
     model: Path | None = _option(
-        None, "float checkpoint folder; default: the embedded model", type=Path, metavar="FOLDER"
+        None,
+        "float checkpoint: folder or name on the hub; default: the embedded model",
+        type=Path,
+        metavar="FOLDER",
     )
     outliers: float = _option(
         AS_IT_IS,

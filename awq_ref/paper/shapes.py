@@ -10,7 +10,7 @@ biases, which Qwen2.5 has on q, k and v, are less than a thousandth of the weigh
 
 from pathlib import Path
 
-from awq_ref.checkpoint import read_json
+from awq_ref.checkpoint import model_name, read_json
 from awq_ref.checks import require_one_of
 from awq_ref.model import ModelConfig
 from awq_ref.paper.experiment import Options
@@ -50,7 +50,7 @@ def chosen_configs(options: Options) -> dict[str, ModelConfig]:
     """
     if options.model is not None:
         path = options.model.resolve()
-        return {(path if path.is_dir() else path.parent).name: read_config(options.model)}
+        return {model_name(path if path.is_dir() else path.parent): read_config(options.model)}
     for name in options.shapes:
         require_one_of("awq-ref paper", "a shape", name, SHAPES)
     return {name: SHAPES[name] for name in options.shapes or SHAPES}
