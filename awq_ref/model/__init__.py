@@ -31,6 +31,7 @@ from awq_ref.model.shapes import (
     block_stored_shapes,
     block_tensor_shapes,
     model_tensor_shapes,
+    norm_tensor,
     outer_tensor_shapes,
     stored_place,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "mlp_forward",
     "model_tensor_shapes",
     "new_cache",
+    "norm_tensor",
     "normed",
     "outer_tensor_shapes",
     "scaled_embeddings",

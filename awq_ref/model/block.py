@@ -25,7 +25,7 @@ from awq_ref.model.attention import Scores, attention
 from awq_ref.model.cache import KVCache
 from awq_ref.model.config import ModelConfig
 from awq_ref.model.families import Place
-from awq_ref.model.ops import ACTIVATIONS, NORMS
+from awq_ref.model.ops import ACTIVATIONS, apply_norm
 from awq_ref.model.rope import apply_rope, rope_frequencies, rope_tables
 from awq_ref.spec import LinearOperator
 
@@ -40,7 +40,8 @@ class Block:
     """The parts of one layer.
 
     norms   : name below the layer ("input_layernorm") -> float32 (its size,), what the norm multiplies by: where a
-              checkpoint stores the distance from 1 (`Family.norm_offset`), 1 has been added
+              checkpoint stores the distance from 1 (`Family.norm_offset`), 1 has been added; and what it adds, under
+              "input_layernorm.bias", in families whose norms have biases
     linears : name below the layer ("self_attn.q_proj") -> operator; replace entries to watch their inputs
     """
 
@@ -52,7 +53,7 @@ class Block:
 class Context:
     """Where the new tokens stand.
 
-    cos, sin : float32, (batch or 1, tokens, 1, 1, head_dim // 2)
+    cos, sin : float32, (batch or 1, tokens, 1, 1, D // 2), of the D channels of a head that rope turns
     padding  : float32, (batch, columns), 0 or PADDED; None where no column is padding
     cache    : already lengthened by the new tokens; None to look at no other tokens than these
     layer    : which layer is meant: its part of the cache, its window
@@ -108,7 +109,12 @@ def make_context(
     return Context(cos, sin, padding, cache)
 
 
-def _keys_and_values(k: F32, v: F32, context: Context) -> tuple[F32, F32]:
+def _turn(x: F32, config: ModelConfig, context: Context, *, out: F32) -> None:
+    """Turn queries or keys (B, T, G, R, D) by their positions, into out."""
+    apply_rope(x, context.cos, context.sin, out=out, neighbours=config.rope.neighbours)
+
+
+def _keys_and_values(k: F32, v: F32, config: ModelConfig, context: Context) -> tuple[F32, F32]:
     """Turn the new keys, put both into the cache if there is one; return all columns, (B, G, S, D) each."""
     B, T, G, _, D = k.shape
     if context.cache is None:
@@ -122,7 +128,7 @@ def _keys_and_values(k: F32, v: F32, context: Context) -> tuple[F32, F32]:
         )
         new_keys = keys[:, :, end - T :]
         values[:, :, end - T :] = v.transpose(0, 2, 1, 3)
-    apply_rope(k, context.cos, context.sin, out=new_keys.transpose(0, 2, 1, 3)[:, :, :, None])
+    _turn(k, config, context, out=new_keys.transpose(0, 2, 1, 3)[:, :, :, None])
     return keys, values
 
 
@@ -136,9 +142,9 @@ def normed(x: F32, block: Block, config: ModelConfig, place: Place) -> F32:
     name = config.family.norm_at(place)
     if name is None:
         return x
-    weight = block.norms[name]
+    weight, bias = block.norms[name], block.norms.get(f"{name}.bias")
     parts = x.reshape(*x.shape[:-1], -1, len(weight))  # (..., n, width): n = 1 unless heads are apart
-    return NORMS[config.family.norm](parts, weight, eps=config.rms_norm_eps).reshape(x.shape)
+    return apply_norm(config.family.norm, parts, weight, bias, eps=config.rms_norm_eps).reshape(x.shape)
 
 
 def add_branch(stream: F32, y: F32, block: Block, config: ModelConfig, place: Place) -> F32:
@@ -172,9 +178,9 @@ def attention_forward(x: F32, block: Block, config: ModelConfig, context: Contex
     q = normed(linears["self_attn.q_proj"](x), block, config, "query").reshape(B, T, G, R, D)
     k = normed(linears["self_attn.k_proj"](x), block, config, "key").reshape(B, T, G, 1, D)
     v = linears["self_attn.v_proj"](x).reshape(B, T, G, D)
-    keys, values = _keys_and_values(k, v, context)  # (B, G, S, D)
+    keys, values = _keys_and_values(k, v, config, context)  # (B, G, S, D)
     turned = np.empty((B, G, T, R, D), dtype=np.float32)
-    apply_rope(q, context.cos, context.sin, out=turned.transpose(0, 2, 1, 3, 4))
+    _turn(q, config, context, out=turned.transpose(0, 2, 1, 3, 4))
     scores = Scores(config.softmax_scale, config.attn_logit_softcapping, config.window(context.layer))
     mixed = attention(turned, keys, values, scores=scores, padding=context.padding)  # (B, T, G, R, D)
     return linears["self_attn.o_proj"](mixed.reshape(B, T, G * R * D))

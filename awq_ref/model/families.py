@@ -76,26 +76,32 @@ class Family:
     linears      : name below the layer -> its sizes, in the order in which a block uses them
     norms        : name below the layer -> its place, in the order of use
     norm         : a key of `ops.NORMS`
+    norm_bias    : norms have a bias too, stored beside their weight
     norm_offset  : what is added to a norm's stored weight: 1 where it is stored as its distance from 1
     fused        : tensor name -> the linears whose rows it holds, one below the other
+    rope_neighbours : rope pairs a channel with its neighbour, not with the one half a head away
     sliding      : a key of `windows.WINDOWS`: which layers look no further back than the window
     scaled_embedding : embeddings are multiplied by sqrt(hidden_size)
-    activation_key   : the key of config.json that names the activation
-    activation       : the activation where it does not, a key of `ops.ACTIVATIONS`
+    activation   : the activation where config.json names none, a key of `ops.ACTIVATIONS`
+    keys         : field of ModelConfig -> the key of config.json that says it, where that has another name
     defaults     : what keys mean where config.json leaves them out, beside or instead of ModelConfig's defaults
+    needs        : key of config.json -> the only value of it that runs here
     """
 
     architecture: str
     linears: Mapping[str, LinearShape]
     norms: Mapping[str, Norm] = field(default_factory=lambda: LLAMA_NORMS)
     norm: str = "rms"
+    norm_bias: bool = False
     norm_offset: float = 0.0
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rope_neighbours: bool = False
     sliding: str = "never"
     scaled_embedding: bool = False
-    activation_key: str = "hidden_act"
     activation: str = "silu"
+    keys: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    needs: Mapping[str, Any] = field(default_factory=dict)
     layer_prefix: str = "model.layers.{layer}."
     embed_tokens: str = "model.embed_tokens"
     final_norm: str = "model.norm"
@@ -162,7 +168,7 @@ FAMILIES: dict[str, Family] = {
         ATTENTION_BIASES,
         norm_offset=1.0,
         scaled_embedding=True,
-        activation_key="hidden_activation",
+        keys={"hidden_act": "hidden_activation"},
         activation="gelu_pytorch_tanh",
         defaults=GEMMA_DEFAULTS,
     ),
@@ -173,7 +179,7 @@ FAMILIES: dict[str, Family] = {
         norm_offset=1.0,
         sliding="every_other",
         scaled_embedding=True,
-        activation_key="hidden_activation",
+        keys={"hidden_act": "hidden_activation"},
         activation="gelu_pytorch_tanh",
         defaults=GEMMA_DEFAULTS
         | {
@@ -191,7 +197,16 @@ FAMILIES: dict[str, Family] = {
             "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
         },
         sliding="always",
-        defaults={"rms_norm_eps": 1e-5},
+        defaults={"rms_norm_eps": 1e-5, "partial_rotary_factor": 1.0},
+    ),
+    "stablelm": Family(
+        "StableLmForCausalLM",
+        gated_linears(qkv="attention_bias", o=False, mlp=False),
+        norm="layer",
+        norm_bias=True,
+        keys={"rms_norm_eps": "layer_norm_eps", "attention_bias": "use_qkv_bias"},
+        defaults={"layer_norm_eps": 1e-5, "num_key_value_heads": 32, "partial_rotary_factor": 0.25},
+        needs={"qk_layernorm": False, "use_parallel_residual": False},
     ),
 }
 

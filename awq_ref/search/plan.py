@@ -110,6 +110,7 @@ PLANS: dict[str, tuple[ScaleGroup, ...]] = {
     "gemma": LLAMA,
     "gemma2": GEMMA2,
     "phi3": LLAMA,
+    "stablelm": LLAMA,
 }
 
 

@@ -50,10 +50,12 @@ def folded(block, config, plan, draw_scales, storage):
         if group.producer_kind == "none":
             continue
         if group.producer_kind == "norm":
-            norm = norms[group.producer]
+            norm, bias = norms[group.producer], f"{group.producer}.bias"
             norms[group.producer], scales = fold_into_norm(
                 norm, draw_scales(len(norm)), storage_dtype=storage
             )
+            if bias in norms:
+                norms[bias] = norms[bias] / scales
         else:
             made = draw_scales(len(block.linears[group.producer].weight))
             rows[group.producer] = made

@@ -35,6 +35,7 @@ PLACES = {
     ),
     "qwen3": Places(heads=True),
 }
+LAYER_NORMS = ("stablelm",)
 ONE_PLUS = ("gemma", "gemma2")  # norms are stored as their distance from 1
 
 
@@ -42,6 +43,20 @@ def rms_norm(x: Vector, weight: Vector, eps: float) -> Vector:
     mean_square = dot(x, x) / Bounded(len(x))
     root = (mean_square + rounded(eps)).sqrt()
     return [a / root * g for a, g in zip(x, weight, strict=True)]
+
+
+def layer_norm(x: Vector, weight: Vector, eps: float) -> Vector:
+    """[LLM-9], without a bias."""
+    mean = total(x) / Bounded(len(x))
+    return rms_norm([a - mean for a in x], weight, eps)
+
+
+def any_norm(x: Vector, config: ModelConfig, tensors: dict[str, Any], name: str) -> Vector:
+    """The norm of an architecture, with its bias if it has one."""
+    kind = layer_norm if config.model_type in LAYER_NORMS else rms_norm
+    y = kind(x, tensors[f"{name}.weight"], config.rms_norm_eps)
+    bias = tensors.get(f"{name}.bias")
+    return y if bias is None else [a + b for a, b in zip(y, bias, strict=True)]
 
 
 def silu(x: Bounded) -> Bounded:
@@ -73,10 +88,11 @@ def softmax(scores: Vector) -> Vector:
 
 
 def frequencies(rope: RopeConfig, head_dim: int) -> list[float]:
-    """The angles per position; llama3 by wave length, as its authors put it."""
+    """The angles per position, of the channels that turn; llama3 by wave length, as its authors put it."""
     result = []
-    for i in range(head_dim // 2):
-        f = rope.rope_theta ** (-2 * i / head_dim)
+    turning = int(head_dim * rope.partial_rotary_factor)
+    for i in range(turning // 2):
+        f = rope.rope_theta ** (-2 * i / turning)
         if rope.rope_type == "linear":
             f /= rope.factor
         if rope.rope_type == "llama3":
@@ -96,14 +112,14 @@ def frequencies(rope: RopeConfig, head_dim: int) -> list[float]:
 
 
 def turn(x: Vector, position: int, freqs: list[float]) -> Vector:
-    """[LLM-2], half-split."""
-    half = len(x) // 2
+    """[LLM-2], half-split, of as many channels as there are angles for."""
+    half = len(freqs)
     first, second = [], []
     for i in range(half):
         cos, sin = rounded(math.cos(position * freqs[i])), rounded(math.sin(position * freqs[i]))
         first.append(x[i] * cos - x[i + half] * sin)
         second.append(x[i + half] * cos + x[i] * sin)
-    return first + second
+    return first + second + x[2 * half :]
 
 
 def attend(q: Vector, keys: Matrix, values: Matrix, *, scale: float, cap: float = 0.0) -> Vector:
@@ -179,11 +195,7 @@ def block(
     places = PLACES.get(config.model_type, Places())
 
     def norm(name: str, xs: Matrix) -> Matrix:
-        return (
-            xs
-            if not name
-            else [rms_norm(x, tensors[f"{prefix}{name}.weight"], config.rms_norm_eps) for x in xs]
-        )
+        return xs if not name else [any_norm(x, config, tensors, f"{prefix}{name}") for x in xs]
 
     def branch(xs: Matrix) -> Matrix:
         """[LLM-8]."""
@@ -227,7 +239,7 @@ def logits(token_ids: list[int], config: ModelConfig, arrays: dict[str, Any]) ->
         stream = block(
             stream, config, tensors, f"model.layers.{layer}.", window=(config.windows or (0,) * 99)[layer]
         )
-    stream = [rms_norm(x, tensors["model.norm.weight"], config.rms_norm_eps) for x in stream]
+    stream = [any_norm(x, config, tensors, "model.norm") for x in stream]
     head = table if config.tie_word_embeddings else tensors["lm_head.weight"]
     scaled = [[dot(x, row) for row in head] for x in stream]
     if config.logits_scaling != 1.0:

@@ -57,4 +57,10 @@ FAMILY_CHANGES: dict[str, dict[str, Any]] = {
         "architectures": ["Phi3ForCausalLM"],
         "sliding_window": WINDOW,
     },
+    "stablelm": {
+        "model_type": "stablelm",
+        "architectures": ["StableLmForCausalLM"],
+        "partial_rotary_factor": 0.5,
+        "use_qkv_bias": True,
+    },
 }

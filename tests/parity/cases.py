@@ -74,6 +74,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3": ("phi3", {}),
     "phi3_window": ("phi3", {"sliding_window": WINDOW}),
     "phi3_bfloat16": ("phi3", {"dtype": torch.bfloat16}),
+    "phi3_partial_rope": ("phi3", {"partial_rotary_factor": 0.75}),
+    "stablelm": ("stablelm", {"use_qkv_bias": True}),
+    "stablelm_half": ("stablelm", {"partial_rotary_factor": 0.5, "tie_word_embeddings": True}),
     "gemma_bfloat16": ("gemma", {"head_dim": 16, "dtype": torch.bfloat16}),
 }
 

@@ -1,6 +1,7 @@
 """Every family against the scalar loop, and what its row says of a config.json."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from helpers.source import ROOT
 from helpers.tiny_families import FAMILY_CHANGES, WINDOW
 from helpers.tiny_model import TINY, make_decoder, random_tensors, tiny_config
 
-from awq_ref.errors import FormatError
+from awq_ref.errors import FormatError, ShapeError, UnsupportedError
 from awq_ref.model import (
     FAMILIES,
     ModelConfig,
@@ -77,6 +78,8 @@ def test_decoding_with_a_cache_gives_the_full_pass(rng, family, cuts):
         ("gemma2", {"final_logit_softcapping": None}),
         ("gemma2", {"query_pre_attn_scalar": 4}),
         ("gemma2", {"sliding_window": None}),
+        ("stablelm", {"partial_rotary_factor": 1.0}),
+        ("stablelm", {"layer_norm_eps": 0.1}),
     ],
     ids=str,
 )
@@ -107,6 +110,8 @@ def test_biases_of_the_families():
     assert biases(model_type="qwen2", attention_bias=True, mlp_bias=True) == "qkv"
     assert biases(model_type="qwen3") == ""
     assert biases(model_type="qwen3", attention_bias=True) == "qkvo"
+    assert biases(**FAMILY_CHANGES["stablelm"]) == "ipqkv"  # both norms too
+    assert biases(**FAMILY_CHANGES["stablelm"] | {"use_qkv_bias": False, "mlp_bias": True}) == "ip"
     assert biases(model_type="mistral", attention_bias=True, mlp_bias=True) == ""
     assert biases(model_type="granite", attention_bias=True, mlp_bias=True) == "qkvogud"
 
@@ -152,6 +157,29 @@ def test_what_a_silent_config_json_means():
         tiny_config(model_type="gemma", hidden_activation=None, hidden_act="gelu").hidden_act
         == "gelu_pytorch_tanh"
     )
+
+
+@pytest.mark.parametrize("name", ["qk_layernorm", "use_parallel_residual"])
+def test_a_variant_that_does_not_run_is_named(name):
+    with pytest.raises(UnsupportedError, match=f"{name} must be false for stablelm; got True"):
+        tiny_config(model_type="stablelm", **{name: True})
+
+
+@pytest.mark.parametrize("share", [0.2, 0.75, 1.5, -0.5])
+def test_a_part_of_the_head_that_cannot_turn(share):
+    with pytest.raises(FormatError, match="partial_rotary_factor must leave pairs"):
+        tiny_config(model_type="stablelm", partial_rotary_factor=share)
+
+
+def test_a_bias_of_the_final_norm_belongs_to_families_with_biases(rng):
+    config, tensors = made("stablelm", rng)
+    decoder = make_decoder(config, tensors)
+    with pytest.raises(ShapeError, match="norm_bias must be given"):
+        replace(decoder, norm_bias=None)
+    llama = make_decoder(*made("llama", rng))
+    with pytest.raises(ShapeError, match="norm_bias must not be given"):
+        replace(llama, norm_bias=llama.norm)
+    assert decoder.resident_bytes()["norms"] == 4 * 8 * 10
 
 
 @pytest.mark.parametrize("value", [0, -1.0])
