@@ -6,7 +6,7 @@
     normed              x -> what a norm of the block makes of it, if the family has one at that place
     add_branch          the stream plus what a module made
     attention_forward   normalized x -> output of the attention
-    mlp_forward         normalized x -> output of the gated MLP
+    mlp_forward         normalized x -> output of the MLP
     block_forward       the whole block
 
 A linear is whatever maps an array to an array (`spec.LinearOperator`): float, packed, or a wrapper that
@@ -187,10 +187,10 @@ def attention_forward(x: F32, block: Block, config: ModelConfig, context: Contex
 
 
 def mlp_forward(x: F32, block: Block, config: ModelConfig) -> F32:
-    """Return the output of the gated MLP, before it is added to the stream.
+    """Return the output of the MLP, before it is added to the stream.
 
-    Equation [LLM-4]  y = W_down (act(W_gate x) * (W_up x))
-        W_down, W_gate, W_up -> block.linears["mlp.down_proj"], ...
+    Equation [LLM-4]  y = W_down (act(W_gate x) * (W_up x)),  without a gate  y = W_down act(W_up x)
+        W_down, W_gate, W_up -> block.linears, by the names of `Family.mlp`
         act                  -> config.hidden_act
     Source: Shazeer 2020, arXiv:2002.05202, eq. 6; docs/equations.md#llm-4.
 
@@ -204,15 +204,17 @@ def mlp_forward(x: F32, block: Block, config: ModelConfig) -> F32:
     y : float32 array, shape (..., hidden_size)
     """
     activation = ACTIVATIONS[config.hidden_act]
-    gate = np.ascontiguousarray(block.linears["mlp.gate_proj"](x))  # (..., intermediate_size)
-    up = np.ascontiguousarray(block.linears["mlp.up_proj"](x))
+    gate_proj, up_proj, down_proj = config.family.mlp
+    up = np.ascontiguousarray(block.linears[up_proj](x))  # (..., intermediate_size)
+    gate = np.ascontiguousarray(block.linears[gate_proj](x)) if gate_proj else up
     gated = np.empty(gate.shape, dtype=np.float32)
     flat_gate, flat_up, flat = gate.reshape(-1), up.reshape(-1), gated.reshape(-1)  # views
     for first in range(0, flat.size, GATE_TILE):  # a tile at a time, so that it stays in a core's cache
         tile = slice(first, first + GATE_TILE)
         part = activation(flat_gate[tile], out=flat[tile])
-        part *= flat_up[tile]
-    return block.linears["mlp.down_proj"](gated)
+        if gate_proj:
+            part *= flat_up[tile]
+    return block.linears[down_proj](gated)
 
 
 def block_forward(x: F32, block: Block, config: ModelConfig, context: Context) -> F32:

@@ -75,6 +75,7 @@ class Family:
     architecture : the class name in config.json's ``architectures``
     linears      : name below the layer -> its sizes, in the order in which a block uses them
     norms        : name below the layer -> its place, in the order of use
+    mlp          : the linears of the MLP: gate, up, down; gate "": there is none, up goes through the activation
     norm         : a key of `ops.NORMS`
     norm_bias    : norms have a bias too, stored beside their weight
     norm_offset  : what is added to a norm's stored weight: 1 where it is stored as its distance from 1
@@ -91,6 +92,7 @@ class Family:
     architecture: str
     linears: Mapping[str, LinearShape]
     norms: Mapping[str, Norm] = field(default_factory=lambda: LLAMA_NORMS)
+    mlp: tuple[str, str, str] = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
     norm: str = "rms"
     norm_bias: bool = False
     norm_offset: float = 0.0
@@ -128,6 +130,15 @@ def gated_linears(*, qkv: str | bool, o: str | bool, mlp: str | bool) -> dict[st
         "mlp.gate_proj": LinearShape("intermediate", "hidden", mlp),
         "mlp.up_proj": LinearShape("intermediate", "hidden", mlp),
         "mlp.down_proj": LinearShape("hidden", "intermediate", mlp),
+    }
+
+
+def plain_linears(up: str, down: str, *, attention: str | bool, mlp: str | bool) -> dict[str, LinearShape]:
+    """Return the six linears of a block whose MLP has no gate."""
+    shared = list(gated_linears(qkv=attention, o=attention, mlp=mlp).items())[:4]
+    return dict(shared) | {
+        up: LinearShape("intermediate", "hidden", mlp),
+        down: LinearShape("hidden", "intermediate", mlp),
     }
 
 
@@ -207,6 +218,22 @@ FAMILIES: dict[str, Family] = {
         keys={"rms_norm_eps": "layer_norm_eps", "attention_bias": "use_qkv_bias"},
         defaults={"layer_norm_eps": 1e-5, "num_key_value_heads": 32, "partial_rotary_factor": 0.25},
         needs={"qk_layernorm": False, "use_parallel_residual": False},
+    ),
+    "starcoder2": Family(
+        "Starcoder2ForCausalLM",
+        plain_linears("mlp.c_fc", "mlp.c_proj", attention="attention_bias", mlp="mlp_bias"),
+        mlp=("", "mlp.c_fc", "mlp.c_proj"),
+        norm="layer",
+        norm_bias=True,
+        sliding="always",
+        activation="gelu_pytorch_tanh",
+        keys={"rms_norm_eps": "norm_epsilon", "attention_bias": "use_bias", "mlp_bias": "use_bias"},
+        defaults={
+            "norm_epsilon": 1e-5,
+            "num_key_value_heads": 2,
+            "use_bias": True,
+            "tie_word_embeddings": True,
+        },
     ),
 }
 

@@ -100,6 +100,13 @@ GEMMA2 = _replaced(LLAMA, gate_up=replace(LLAMA[2], producer="pre_feedforward_la
 # Norms stand after the modules only: attention and MLP read the stream, which other layers read too.
 OLMO2 = _replaced(LLAMA, qkv=_unscaled(LLAMA[0]), gate_up=_unscaled(LLAMA[2]))
 
+# Between the two linears of an MLP without a gate stands the activation, through which no scale passes.
+STARCODER2 = _replaced(
+    LLAMA,
+    gate_up=replace(LLAMA[2], site="mlp.up", consumers=("mlp.c_fc",), judged="mlp"),
+    down=_unscaled(replace(LLAMA[3], consumers=("mlp.c_proj",))),
+)
+
 PLANS: dict[str, tuple[ScaleGroup, ...]] = {
     "llama": LLAMA,
     "mistral": LLAMA,
@@ -111,6 +118,7 @@ PLANS: dict[str, tuple[ScaleGroup, ...]] = {
     "gemma2": GEMMA2,
     "phi3": LLAMA,
     "stablelm": LLAMA,
+    "starcoder2": STARCODER2,
 }
 
 

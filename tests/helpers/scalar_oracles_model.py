@@ -35,7 +35,7 @@ PLACES = {
     ),
     "qwen3": Places(heads=True),
 }
-LAYER_NORMS = ("stablelm",)
+LAYER_NORMS = ("stablelm", "starcoder2")
 ONE_PLUS = ("gemma", "gemma2")  # norms are stored as their distance from 1
 
 
@@ -180,6 +180,9 @@ def attention_block(
 
 def mlp(x: Vector, tensors: dict[str, Any], prefix: str, *, act: str = "silu") -> Vector:
     """[LLM-4]."""
+    if f"{prefix}mlp.c_fc.weight" in tensors:
+        active = [ACTIVATIONS[act](u) for u in linear(x, tensors, f"{prefix}mlp.c_fc")]
+        return linear(active, tensors, f"{prefix}mlp.c_proj")
     gate, up = (linear(x, tensors, f"{prefix}mlp.{n}_proj") for n in ("gate", "up"))
     gated = [ACTIVATIONS[act](g) * u for g, u in zip(gate, up, strict=True)]
     return linear(gated, tensors, f"{prefix}mlp.down_proj")

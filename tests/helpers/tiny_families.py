@@ -63,4 +63,10 @@ FAMILY_CHANGES: dict[str, dict[str, Any]] = {
         "partial_rotary_factor": 0.5,
         "use_qkv_bias": True,
     },
+    "starcoder2": {
+        "model_type": "starcoder2",
+        "architectures": ["Starcoder2ForCausalLM"],
+        "hidden_act": "gelu_pytorch_tanh",
+        "sliding_window": WINDOW,
+    },
 }

@@ -77,6 +77,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3_partial_rope": ("phi3", {"partial_rotary_factor": 0.75}),
     "stablelm": ("stablelm", {"use_qkv_bias": True}),
     "stablelm_half": ("stablelm", {"partial_rotary_factor": 0.5, "tie_word_embeddings": True}),
+    "starcoder2": ("starcoder2", {}),
+    "starcoder2_window": ("starcoder2", {"sliding_window": WINDOW, "use_bias": False}),
     "gemma_bfloat16": ("gemma", {"head_dim": 16, "dtype": torch.bfloat16}),
 }
 

@@ -78,6 +78,7 @@ def test_decoding_with_a_cache_gives_the_full_pass(rng, family, cuts):
         ("gemma2", {"final_logit_softcapping": None}),
         ("gemma2", {"query_pre_attn_scalar": 4}),
         ("gemma2", {"sliding_window": None}),
+        ("starcoder2", {"sliding_window": None}),
         ("stablelm", {"partial_rotary_factor": 1.0}),
         ("stablelm", {"layer_norm_eps": 0.1}),
     ],
@@ -97,6 +98,7 @@ def test_windows_of_the_families():
         "qwen2": (0, WINDOW),
         "gemma2": (WINDOW, 0),
         "phi3": (WINDOW, WINDOW),
+        "starcoder2": (WINDOW, WINDOW),
     }
 
 
@@ -112,6 +114,8 @@ def test_biases_of_the_families():
     assert biases(model_type="qwen3", attention_bias=True) == "qkvo"
     assert biases(**FAMILY_CHANGES["stablelm"]) == "ipqkv"  # both norms too
     assert biases(**FAMILY_CHANGES["stablelm"] | {"use_qkv_bias": False, "mlp_bias": True}) == "ip"
+    assert biases(**FAMILY_CHANGES["starcoder2"]) == "ipqkvocc"
+    assert biases(**FAMILY_CHANGES["starcoder2"] | {"use_bias": False}) == "ip"
     assert biases(model_type="mistral", attention_bias=True, mlp_bias=True) == ""
     assert biases(model_type="granite", attention_bias=True, mlp_bias=True) == "qkvogud"
 
