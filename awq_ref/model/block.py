@@ -110,8 +110,11 @@ def make_context(
 
 
 def _turn(x: F32, config: ModelConfig, context: Context, *, out: F32) -> None:
-    """Turn queries or keys (B, T, G, R, D) by their positions, into out."""
-    apply_rope(x, context.cos, context.sin, out=out, neighbours=config.rope.neighbours)
+    """Turn queries or keys (B, T, G, R, D) by their positions, into out; copy them in a layer without rope."""
+    if config.has_rope(context.layer):
+        apply_rope(x, context.cos, context.sin, out=out, neighbours=config.rope.neighbours)
+    else:
+        out[...] = x
 
 
 def _keys_and_values(k: F32, v: F32, config: ModelConfig, context: Context) -> tuple[F32, F32]:

@@ -16,7 +16,7 @@ from awq_ref.errors import FormatError, UnsupportedError
 from awq_ref.model.families import FAMILIES, FILE, Family, nearest
 from awq_ref.model.ops import ACTIVATIONS
 from awq_ref.model.rope import ROPE_TYPES, RopeConfig
-from awq_ref.model.windows import read_windows
+from awq_ref.model.windows import read_rope_layers, read_windows
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class ModelConfig:
     model_type: str = "llama"
     dtype: str = "float32"
     windows: tuple[int, ...] = ()  # per layer, 0: the layer sees the whole text; (): all layers do
+    rope_layers: tuple[bool, ...] = ()  # per layer: it has rope; (): all have
     embedding_multiplier: float = 1.0
     attention_multiplier: float = 0.0  # 0: 1 / sqrt(query_pre_attn_scalar)
     query_pre_attn_scalar: float = 0.0  # 0: head_dim
@@ -97,6 +98,10 @@ class ModelConfig:
         """Return how many columns a query of a layer sees, its own included; 0: all."""
         return self.windows[layer] if self.windows else 0
 
+    def has_rope(self, layer: int) -> bool:
+        """Tell whether a layer turns its queries and keys by their positions."""
+        return self.rope_layers[layer] if self.rope_layers else True
+
     @property
     def sizes(self) -> dict[str, int]:
         """The sizes that a row of `families` may name."""
@@ -142,6 +147,7 @@ class ModelConfig:
             model_type=model_type,
             dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
             windows=read_windows(config, family.sliding, sizes["num_hidden_layers"]),
+            rope_layers=_read_rope_layers(config, family, sizes["num_hidden_layers"]),
             **_read_factors(config, family, sizes["hidden_size"]),
         )
 
@@ -243,6 +249,11 @@ def _read_eos(config: Mapping[str, Any]) -> tuple[int, ...]:
     value = config.get("eos_token_id")
     values = value if isinstance(value, list) else [] if value is None else [value]
     return tuple(_whole({"eos_token_id": one}, "eos_token_id") for one in values)
+
+
+def _read_rope_layers(config: Mapping[str, Any], family: Family, n_layers: int) -> tuple[bool, ...]:
+    """Return which layers have rope; a family without this default has it everywhere."""
+    return read_rope_layers(config, n_layers) if "no_rope_layer_interval" in family.defaults else ()
 
 
 def _read_rope(config: Mapping[str, Any], family: Family) -> RopeConfig:

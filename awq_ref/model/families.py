@@ -235,6 +235,17 @@ FAMILIES: dict[str, Family] = {
             "tie_word_embeddings": True,
         },
     ),
+    "smollm3": Family(
+        "SmolLM3ForCausalLM",
+        LLAMA_LINEARS,
+        sliding="layers_without_rope",
+        defaults={
+            "num_key_value_heads": 4,
+            "rope_theta": 2000000.0,
+            "no_rope_layer_interval": 4,
+            "tie_word_embeddings": True,
+        },
+    ),
 }
 
 

@@ -119,6 +119,7 @@ PLANS: dict[str, tuple[ScaleGroup, ...]] = {
     "phi3": LLAMA,
     "stablelm": LLAMA,
     "starcoder2": STARCODER2,
+    "smollm3": LLAMA,
 }
 
 

@@ -158,7 +158,8 @@ def attention_block(
     stream: Matrix, config: ModelConfig, tensors: dict[str, Any], prefix: str, *, window: int = 0
 ) -> Matrix:
     D, shared = config.head_dim, config.num_attention_heads // config.num_key_value_heads
-    freqs = frequencies(config.rope, D)
+    layer = int(prefix.split(".")[-2])
+    freqs = frequencies(config.rope, D) if not config.rope_layers or config.rope_layers[layer] else []
     at = f"{prefix}self_attn."
     q, k, v = ([linear(x, tensors, f"{at}{n}_proj") for x in stream] for n in ("q", "k", "v"))
     q, k = (

@@ -69,4 +69,11 @@ FAMILY_CHANGES: dict[str, dict[str, Any]] = {
         "hidden_act": "gelu_pytorch_tanh",
         "sliding_window": WINDOW,
     },
+    "smollm3": {
+        "model_type": "smollm3",
+        "architectures": ["SmolLM3ForCausalLM"],
+        "no_rope_layer_interval": 2,
+        "use_sliding_window": True,
+        "sliding_window": WINDOW,
+    },
 }

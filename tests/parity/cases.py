@@ -79,6 +79,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "stablelm_half": ("stablelm", {"partial_rotary_factor": 0.5, "tie_word_embeddings": True}),
     "starcoder2": ("starcoder2", {}),
     "starcoder2_window": ("starcoder2", {"sliding_window": WINDOW, "use_bias": False}),
+    "smollm3": ("smollm3", {"no_rope_layer_interval": 2}),
+    "smollm3_window": (
+        "smollm3",
+        {"no_rope_layers": [0, 1, 0], "use_sliding_window": True, "sliding_window": WINDOW},
+    ),
     "gemma_bfloat16": ("gemma", {"head_dim": 16, "dtype": torch.bfloat16}),
 }
 

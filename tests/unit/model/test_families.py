@@ -35,6 +35,12 @@ def made(family, rng, **changes):
     return config, random_tensors(config, rng, gain=0.7)
 
 
+def silent(family):
+    """A config.json that leaves head_dim and rope_theta out."""
+    told = {key: value for key, value in TINY.items() if key not in ("head_dim", "rope_theta")}
+    return told | {"model_type": family}
+
+
 def assert_near(logits, expected):
     assert logits.dtype == np.float32
     assert_close(logits, expected, atol=TOLERANCE * np.abs(expected).max())
@@ -79,6 +85,8 @@ def test_decoding_with_a_cache_gives_the_full_pass(rng, family, cuts):
         ("gemma2", {"query_pre_attn_scalar": 4}),
         ("gemma2", {"sliding_window": None}),
         ("starcoder2", {"sliding_window": None}),
+        ("smollm3", {"no_rope_layer_interval": 9}),
+        ("smollm3", {"use_sliding_window": False}),
         ("stablelm", {"partial_rotary_factor": 1.0}),
         ("stablelm", {"layer_norm_eps": 0.1}),
     ],
@@ -99,7 +107,19 @@ def test_windows_of_the_families():
         "gemma2": (WINDOW, 0),
         "phi3": (WINDOW, WINDOW),
         "starcoder2": (WINDOW, WINDOW),
+        "smollm3": (0, WINDOW),
     }
+
+
+def test_layers_without_rope():
+    layers = {name: tiny_config(**changes).rope_layers for name, changes in FAMILY_CHANGES.items()}
+    assert {name: found for name, found in layers.items() if found} == {"smollm3": (True, False)}
+    assert tiny_config(model_type="smollm3", no_rope_layers=[0, 1]).rope_layers == (False, True)
+    assert tiny_config(model_type="smollm3").rope_layers == ()  # every fourth, of two
+    assert (
+        tiny_config(model_type="llama", no_rope_layers=[0, 1]).rope_layers == ()
+    )  # not a key of this family
+    assert ModelConfig.from_json(silent("smollm3")).rope.rope_theta == 2e6
 
 
 def test_biases_of_the_families():
@@ -145,8 +165,7 @@ def test_fused_linears_are_one_tensor_and_know_their_rows():
 
 def test_what_a_silent_config_json_means():
     gemma2 = tiny_config(model_type="gemma2", head_dim=None)
-    silent = {key: value for key, value in TINY.items() if key != "head_dim"} | {"model_type": "gemma2"}
-    config = ModelConfig.from_json(silent)
+    config = ModelConfig.from_json(silent("gemma2"))
     assert (config.head_dim, gemma2.head_dim) == (256, 2)  # a null is no silence
     assert config.tie_word_embeddings
     assert config.hidden_act == "gelu_pytorch_tanh"
