@@ -16,6 +16,7 @@ from awq_ref.model.block import (
     block_forward,
     make_context,
     mlp_forward,
+    mlp_input,
     normed,
 )
 from awq_ref.model.cache import KVCache, new_cache
@@ -57,6 +58,7 @@ __all__ = [
     "greedy",
     "make_context",
     "mlp_forward",
+    "mlp_input",
     "model_tensor_shapes",
     "new_cache",
     "norm_tensor",

@@ -6,6 +6,7 @@
     normed              x -> what a norm of the block makes of it, if the family has one at that place
     add_branch          the stream plus what a module made
     attention_forward   normalized x -> output of the attention
+    mlp_input           what the MLP reads
     mlp_forward         normalized x -> output of the MLP
     block_forward       the whole block
 
@@ -189,6 +190,17 @@ def attention_forward(x: F32, block: Block, config: ModelConfig, context: Contex
     return linears["self_attn.o_proj"](mixed.reshape(B, T, G * R * D))
 
 
+def mlp_input(stream: F32, entered: F32, block: Block, config: ModelConfig) -> F32:
+    """Return what the MLP reads: the normed stream after the attention, or, in parallel blocks, what attention read.
+
+    Equation [LLM-8]  n_3(x), x the stream after the attention;  parallel: u = n_1(x), x the stream before it
+        x -> stream
+        u -> entered
+    Source: docs/equations.md#llm-8.
+    """
+    return entered if config.family.parallel else normed(stream, block, config, "before_mlp")
+
+
 def mlp_forward(x: F32, block: Block, config: ModelConfig) -> F32:
     """Return the output of the MLP, before it is added to the stream.
 
@@ -233,7 +245,7 @@ def block_forward(x: F32, block: Block, config: ModelConfig, context: Context) -
     -------
     y : float32 array, shape (batch, tokens, hidden_size)
     """
-    y = attention_forward(normed(x, block, config, "before_attention"), block, config, context)
-    x = add_branch(x, y, block, config, "after_attention")
-    y = mlp_forward(normed(x, block, config, "before_mlp"), block, config)
+    entered = normed(x, block, config, "before_attention")
+    x = add_branch(x, attention_forward(entered, block, config, context), block, config, "after_attention")
+    y = mlp_forward(mlp_input(x, entered, block, config), block, config)
     return add_branch(x, y, block, config, "after_mlp")

@@ -55,7 +55,8 @@ class ModelConfig:
     attention_multiplier: float = 0.0  # 0: 1 / sqrt(query_pre_attn_scalar)
     query_pre_attn_scalar: float = 0.0  # 0: head_dim
     residual_multiplier: float = 1.0
-    logits_scaling: float = 1.0
+    logits_scaling: float = 1.0  # logits are divided by it
+    logit_scale: float = 1.0  # logits are multiplied by it
     attn_logit_softcapping: float = 0.0  # 0: none
     final_logit_softcapping: float = 0.0  # 0: none
 
@@ -176,6 +177,7 @@ FACTOR_FIELDS = (
     "query_pre_attn_scalar",
     "residual_multiplier",
     "logits_scaling",
+    "logit_scale",
     "attn_logit_softcapping",
     "final_logit_softcapping",
 )
@@ -268,7 +270,7 @@ def _read_rope(config: Mapping[str, Any], family: Family) -> RopeConfig:
     _require_known("rope_type", rope_type, ROPE_TYPES)
     numbers = {name: _number(rope, name) for name in ROPE_TYPES[rope_type].parameters}
     original = int(numbers.pop("original_max_position_embeddings", 0))
-    theta = float(_number(rope, "rope_theta", 10000.0))
+    theta = float(_number(rope, "rope_theta", family.defaults.get("rope_theta", 10000.0)))
     return RopeConfig(
         rope_type,
         theta,

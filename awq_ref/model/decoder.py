@@ -159,12 +159,15 @@ class Decoder:
     def head(self, hidden: F32) -> F32:
         """Map hidden states (..., hidden_size) to logits, float32 (..., vocab_size).
 
-        They are divided by logits_scaling [LLM-8] and capped [LLM-6] where the configuration says so.
+        They are divided by logits_scaling, multiplied by logit_scale [LLM-8] and capped [LLM-6] where the configuration
+        says so.
         """
         with overflow_shows_in_logits():
             logits = self.lm_head(hidden)
             if self.config.logits_scaling != 1.0:
                 logits = logits / self.config.logits_scaling
+            if self.config.logit_scale != 1.0:
+                logits = logits * self.config.logit_scale
             cap = self.config.final_logit_softcapping
             return soft_cap(logits, cap) if cap else logits
 

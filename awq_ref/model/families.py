@@ -60,6 +60,7 @@ OLMO2_NORMS = {
     "post_attention_layernorm": Norm("after_attention"),
     "post_feedforward_layernorm": Norm("after_mlp"),
 }
+COHERE_NORMS = {"input_layernorm": Norm("before_attention")}
 GEMMA2_NORMS = {
     "input_layernorm": Norm("before_attention"),
     "post_attention_layernorm": Norm("after_attention"),
@@ -75,6 +76,7 @@ class Family:
     architecture : the class name in config.json's ``architectures``
     linears      : name below the layer -> its sizes, in the order in which a block uses them
     norms        : name below the layer -> its place, in the order of use
+    parallel     : attention and MLP read the same normed stream, and both are added to it
     mlp          : the linears of the MLP: gate, up, down; gate "": there is none, up goes through the activation
     norm         : a key of `ops.NORMS`
     norm_bias    : norms have a bias too, stored beside their weight
@@ -92,6 +94,7 @@ class Family:
     architecture: str
     linears: Mapping[str, LinearShape]
     norms: Mapping[str, Norm] = field(default_factory=lambda: LLAMA_NORMS)
+    parallel: bool = False
     mlp: tuple[str, str, str] = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
     norm: str = "rms"
     norm_bias: bool = False
@@ -245,6 +248,22 @@ FAMILIES: dict[str, Family] = {
             "no_rope_layer_interval": 4,
             "tie_word_embeddings": True,
         },
+    ),
+    "cohere": Family(
+        "CohereForCausalLM",
+        ATTENTION_BIASES,
+        norms=COHERE_NORMS,
+        parallel=True,
+        norm="layer",
+        rope_neighbours=True,
+        keys={"rms_norm_eps": "layer_norm_eps"},
+        defaults={
+            "layer_norm_eps": 1e-5,
+            "rope_theta": 500000.0,
+            "logit_scale": 0.0625,
+            "tie_word_embeddings": True,
+        },
+        needs={"use_qk_norm": False},
     ),
 }
 

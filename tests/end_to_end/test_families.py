@@ -104,7 +104,7 @@ def test_a_clip_of_rows_that_were_divided_is_divided(sources, tmp_path):
     assert (largest < np.abs(Checkpoint.open(sources / "olmo2").read(f"{name}.weight")).max()).any()
 
 
-@pytest.mark.parametrize("family", ["olmo2", "gemma2", "phi3", "granite"])
+@pytest.mark.parametrize("family", ["olmo2", "gemma2", "phi3", "granite", "stablelm", "starcoder2", "cohere"])
 @pytest.mark.parametrize("recipe", ["llm-awq", "autoawq", "gptq"])
 def test_the_recipes_of_others(sources, tmp_path, family, recipe):
     quantize(sources / family, tmp_path / "out", recipe=recipe, layout="pack-quantized")
@@ -141,7 +141,7 @@ def test_the_errors_of_every_linear_are_small_and_known(sources, tmp_path, famil
         assert sources_of_columns[name] == ("-" if name in fixed else wanted)
 
 
-@pytest.mark.parametrize("family", ["gemma2", "phi3", "mistral"])
+@pytest.mark.parametrize("family", ["gemma2", "phi3", "mistral", "stablelm", "cohere"])
 def test_outliers_grow_without_a_change_of_the_function(sources, tmp_path, family):
     write_tiny_family(tmp_path / "model", family, torch_dtype="float32")
     grow_outliers(tmp_path / "model", tmp_path / "grown", factor=32.0)

@@ -35,7 +35,8 @@ PLACES = {
     ),
     "qwen3": Places(heads=True),
 }
-LAYER_NORMS = ("stablelm", "starcoder2")
+LAYER_NORMS = ("stablelm", "starcoder2", "cohere")
+PARALLEL = NEIGHBOURS = ("cohere",)
 ONE_PLUS = ("gemma", "gemma2")  # norms are stored as their distance from 1
 
 
@@ -111,8 +112,12 @@ def frequencies(rope: RopeConfig, head_dim: int) -> list[float]:
     return result
 
 
-def turn(x: Vector, position: int, freqs: list[float]) -> Vector:
-    """[LLM-2], half-split, of as many channels as there are angles for."""
+def turn(x: Vector, position: int, freqs: list[float], *, neighbours: bool = False) -> Vector:
+    """[LLM-2], half-split or of neighbours, of as many channels as there are angles for."""
+    if neighbours:  # the same with the even channels first
+        turned = turn(x[::2] + x[1::2], position, freqs)
+        half = len(x) // 2
+        return [turned[i // 2 + half * (i % 2)] for i in range(len(x))]
     half = len(freqs)
     first, second = [], []
     for i in range(half):
@@ -167,7 +172,11 @@ def attention_block(
         for n, part in (("q", q), ("k", k))
     )
     q, k, v = ([heads(x, D) for x in part] for part in (q, k, v))
-    q, k = ([[turn(h, t, freqs) for h in token] for t, token in enumerate(part)] for part in (q, k))
+    near = config.model_type in NEIGHBOURS
+    q, k = (
+        [[turn(h, t, freqs, neighbours=near) for h in token] for t, token in enumerate(part)]
+        for part in (q, k)
+    )
     out = []
     for t in range(len(stream)):
         mixed: Vector = []
@@ -206,9 +215,11 @@ def block(
         factor = config.residual_multiplier
         return xs if factor == 1.0 else [[a * rounded(factor) for a in x] for x in xs]
 
-    y = attention_block(norm(places.before_attention, stream), config, tensors, prefix, window=window)
+    entered = norm(places.before_attention, stream)
+    y = attention_block(entered, config, tensors, prefix, window=window)
     stream = added(stream, branch(norm(places.after_attention, y)))
-    y = [mlp(x, tensors, prefix, act=config.hidden_act) for x in norm(places.before_mlp, stream)]
+    read = entered if config.model_type in PARALLEL else norm(places.before_mlp, stream)
+    y = [mlp(x, tensors, prefix, act=config.hidden_act) for x in read]
     return added(stream, branch(norm(places.after_mlp, y)))
 
 
@@ -248,4 +259,6 @@ def logits(token_ids: list[int], config: ModelConfig, arrays: dict[str, Any]) ->
     scaled = [[dot(x, row) for row in head] for x in stream]
     if config.logits_scaling != 1.0:
         scaled = [[a / rounded(config.logits_scaling) for a in x] for x in scaled]
+    if config.logit_scale != 1.0:
+        scaled = [[a * rounded(config.logit_scale) for a in x] for x in scaled]
     return [[soft_cap(a, config.final_logit_softcapping) for a in x] for x in scaled]

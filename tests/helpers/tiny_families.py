@@ -76,4 +76,10 @@ FAMILY_CHANGES: dict[str, dict[str, Any]] = {
         "use_sliding_window": True,
         "sliding_window": WINDOW,
     },
+    "cohere": {
+        "model_type": "cohere",
+        "architectures": ["CohereForCausalLM"],
+        "attention_bias": True,
+        "logit_scale": 0.3,
+    },
 }

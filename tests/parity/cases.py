@@ -84,6 +84,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "smollm3",
         {"no_rope_layers": [0, 1, 0], "use_sliding_window": True, "sliding_window": WINDOW},
     ),
+    "cohere": ("cohere", {"logit_scale": 0.5}),
+    "cohere_biases": ("cohere", {"attention_bias": True, "tie_word_embeddings": False}),
     "gemma_bfloat16": ("gemma", {"head_dim": 16, "dtype": torch.bfloat16}),
 }
 

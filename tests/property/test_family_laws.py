@@ -1,5 +1,7 @@
 """Laws that hold for every family: what the plan scales, the block does not notice."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.assertions import assert_close, frozen
@@ -55,6 +57,37 @@ def test_a_wrong_plan_would_be_noticed(rng, family, wrong):
     except KeyError as missing:
         assert "layernorm" in str(missing)  # the norm that should take the scales is not there
         return
+    assert np.abs(outputs(scaled, config, x) - expected).max() > 1000 * TOLERANCE * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("left_out", ["self_attn.v_proj", "mlp.gate_proj"])
+def test_a_reader_of_a_shared_norm_that_is_forgotten_would_be_noticed(rng, left_out):
+    """Command R: the norm before the attention is the MLP's too."""
+    config, block = a_block("cohere", rng)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    plan = plan_for("cohere")
+    fewer = tuple(name for name in plan[0].consumers if name != left_out)
+    scaled = folded(block, config, (replace(plan[0], consumers=fewer),), random_scales(rng), "float32")
+    expected = outputs(block, config, x)
+    assert np.abs(outputs(scaled, config, x) - expected).max() > 1000 * TOLERANCE * np.abs(expected).max()
+
+
+def test_a_bias_of_a_norm_that_is_not_divided_would_be_noticed(rng):
+    config, block = a_block("stablelm", rng)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    scaled = folded(block, config, plan_for("stablelm"), random_scales(rng), "float32")
+    scaled.norms["input_layernorm.bias"] = block.norms["input_layernorm.bias"]
+    expected = outputs(block, config, x)
+    assert np.abs(outputs(scaled, config, x) - expected).max() > 1000 * TOLERANCE * np.abs(expected).max()
+
+
+def test_scales_behind_an_activation_would_be_noticed(rng):
+    """StarCoder2 with up -> down, as if there were a gate."""
+    config, block = a_block("starcoder2", rng)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    through = replace(plan_for("starcoder2")[3], producer="mlp.c_fc", producer_kind="linear")
+    scaled = folded(block, config, (through,), random_scales(rng), "float32")
+    expected = outputs(block, config, x)
     assert np.abs(outputs(scaled, config, x) - expected).max() > 1000 * TOLERANCE * np.abs(expected).max()
 
 

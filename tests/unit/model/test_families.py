@@ -86,6 +86,7 @@ def test_decoding_with_a_cache_gives_the_full_pass(rng, family, cuts):
         ("gemma2", {"sliding_window": None}),
         ("starcoder2", {"sliding_window": None}),
         ("smollm3", {"no_rope_layer_interval": 9}),
+        ("cohere", {"logit_scale": 1.0}),
         ("smollm3", {"use_sliding_window": False}),
         ("stablelm", {"partial_rotary_factor": 1.0}),
         ("stablelm", {"layer_norm_eps": 0.1}),
@@ -136,6 +137,7 @@ def test_biases_of_the_families():
     assert biases(**FAMILY_CHANGES["stablelm"] | {"use_qkv_bias": False, "mlp_bias": True}) == "ip"
     assert biases(**FAMILY_CHANGES["starcoder2"]) == "ipqkvocc"
     assert biases(**FAMILY_CHANGES["starcoder2"] | {"use_bias": False}) == "ip"
+    assert biases(**FAMILY_CHANGES["cohere"]) == "qkvo"
     assert biases(model_type="mistral", attention_bias=True, mlp_bias=True) == ""
     assert biases(model_type="granite", attention_bias=True, mlp_bias=True) == "qkvogud"
 
@@ -173,6 +175,8 @@ def test_what_a_silent_config_json_means():
     assert (config.attn_logit_softcapping, config.final_logit_softcapping) == (50.0, 30.0)
     assert config.embedding_multiplier == math.sqrt(8)
     assert tiny_config(model_type="granite").softmax_scale == 1.0
+    cohere = ModelConfig.from_json(silent("cohere"))
+    assert (cohere.logit_scale, cohere.rope.rope_theta, cohere.rms_norm_eps) == (0.0625, 5e5, 1e-5)
     assert (
         tiny_config(model_type="llama", logits_scaling=5.0).logits_scaling == 1.0
     )  # not a number of this family
@@ -182,10 +186,13 @@ def test_what_a_silent_config_json_means():
     )
 
 
-@pytest.mark.parametrize("name", ["qk_layernorm", "use_parallel_residual"])
-def test_a_variant_that_does_not_run_is_named(name):
-    with pytest.raises(UnsupportedError, match=f"{name} must be false for stablelm; got True"):
-        tiny_config(model_type="stablelm", **{name: True})
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [("stablelm", "qk_layernorm"), ("stablelm", "use_parallel_residual"), ("cohere", "use_qk_norm")],
+)
+def test_a_variant_that_does_not_run_is_named(family, name):
+    with pytest.raises(UnsupportedError, match=f"{name} must be false for {family}; got True"):
+        tiny_config(model_type=family, **{name: True})
 
 
 @pytest.mark.parametrize("share", [0.2, 0.75, 1.5, -0.5])
