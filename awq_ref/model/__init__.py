@@ -16,6 +16,7 @@ from awq_ref.model.block import (
     block_forward,
     make_context,
     mlp_forward,
+    mlp_input,
     normed,
 )
 from awq_ref.model.cache import KVCache, new_cache
@@ -31,6 +32,7 @@ from awq_ref.model.shapes import (
     block_stored_shapes,
     block_tensor_shapes,
     model_tensor_shapes,
+    norm_tensor,
     outer_tensor_shapes,
     stored_place,
 )
@@ -56,8 +58,10 @@ __all__ = [
     "greedy",
     "make_context",
     "mlp_forward",
+    "mlp_input",
     "model_tensor_shapes",
     "new_cache",
+    "norm_tensor",
     "normed",
     "outer_tensor_shapes",
     "scaled_embeddings",

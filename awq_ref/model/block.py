@@ -6,7 +6,8 @@
     normed              x -> what a norm of the block makes of it, if the family has one at that place
     add_branch          the stream plus what a module made
     attention_forward   normalized x -> output of the attention
-    mlp_forward         normalized x -> output of the gated MLP
+    mlp_input           what the MLP reads
+    mlp_forward         normalized x -> output of the MLP
     block_forward       the whole block
 
 A linear is whatever maps an array to an array (`spec.LinearOperator`): float, packed, or a wrapper that
@@ -25,7 +26,7 @@ from awq_ref.model.attention import Scores, attention
 from awq_ref.model.cache import KVCache
 from awq_ref.model.config import ModelConfig
 from awq_ref.model.families import Place
-from awq_ref.model.ops import ACTIVATIONS, NORMS
+from awq_ref.model.ops import ACTIVATIONS, apply_norm
 from awq_ref.model.rope import apply_rope, rope_frequencies, rope_tables
 from awq_ref.spec import LinearOperator
 
@@ -40,7 +41,8 @@ class Block:
     """The parts of one layer.
 
     norms   : name below the layer ("input_layernorm") -> float32 (its size,), what the norm multiplies by: where a
-              checkpoint stores the distance from 1 (`Family.norm_offset`), 1 has been added
+              checkpoint stores the distance from 1 (`Family.norm_offset`), 1 has been added; and what it adds, under
+              "input_layernorm.bias", in families whose norms have biases
     linears : name below the layer ("self_attn.q_proj") -> operator; replace entries to watch their inputs
     """
 
@@ -52,7 +54,7 @@ class Block:
 class Context:
     """Where the new tokens stand.
 
-    cos, sin : float32, (batch or 1, tokens, 1, 1, head_dim // 2)
+    cos, sin : float32, (batch or 1, tokens, 1, 1, D // 2), of the D channels of a head that rope turns
     padding  : float32, (batch, columns), 0 or PADDED; None where no column is padding
     cache    : already lengthened by the new tokens; None to look at no other tokens than these
     layer    : which layer is meant: its part of the cache, its window
@@ -108,7 +110,15 @@ def make_context(
     return Context(cos, sin, padding, cache)
 
 
-def _keys_and_values(k: F32, v: F32, context: Context) -> tuple[F32, F32]:
+def _turn(x: F32, config: ModelConfig, context: Context, *, out: F32) -> None:
+    """Turn queries or keys (B, T, G, R, D) by their positions, into out; copy them in a layer without rope."""
+    if config.has_rope(context.layer):
+        apply_rope(x, context.cos, context.sin, out=out, neighbours=config.rope.neighbours)
+    else:
+        out[...] = x
+
+
+def _keys_and_values(k: F32, v: F32, config: ModelConfig, context: Context) -> tuple[F32, F32]:
     """Turn the new keys, put both into the cache if there is one; return all columns, (B, G, S, D) each."""
     B, T, G, _, D = k.shape
     if context.cache is None:
@@ -122,7 +132,7 @@ def _keys_and_values(k: F32, v: F32, context: Context) -> tuple[F32, F32]:
         )
         new_keys = keys[:, :, end - T :]
         values[:, :, end - T :] = v.transpose(0, 2, 1, 3)
-    apply_rope(k, context.cos, context.sin, out=new_keys.transpose(0, 2, 1, 3)[:, :, :, None])
+    _turn(k, config, context, out=new_keys.transpose(0, 2, 1, 3)[:, :, :, None])
     return keys, values
 
 
@@ -136,9 +146,9 @@ def normed(x: F32, block: Block, config: ModelConfig, place: Place) -> F32:
     name = config.family.norm_at(place)
     if name is None:
         return x
-    weight = block.norms[name]
+    weight, bias = block.norms[name], block.norms.get(f"{name}.bias")
     parts = x.reshape(*x.shape[:-1], -1, len(weight))  # (..., n, width): n = 1 unless heads are apart
-    return NORMS[config.family.norm](parts, weight, eps=config.rms_norm_eps).reshape(x.shape)
+    return apply_norm(config.family.norm, parts, weight, bias, eps=config.rms_norm_eps).reshape(x.shape)
 
 
 def add_branch(stream: F32, y: F32, block: Block, config: ModelConfig, place: Place) -> F32:
@@ -172,19 +182,30 @@ def attention_forward(x: F32, block: Block, config: ModelConfig, context: Contex
     q = normed(linears["self_attn.q_proj"](x), block, config, "query").reshape(B, T, G, R, D)
     k = normed(linears["self_attn.k_proj"](x), block, config, "key").reshape(B, T, G, 1, D)
     v = linears["self_attn.v_proj"](x).reshape(B, T, G, D)
-    keys, values = _keys_and_values(k, v, context)  # (B, G, S, D)
+    keys, values = _keys_and_values(k, v, config, context)  # (B, G, S, D)
     turned = np.empty((B, G, T, R, D), dtype=np.float32)
-    apply_rope(q, context.cos, context.sin, out=turned.transpose(0, 2, 1, 3, 4))
+    _turn(q, config, context, out=turned.transpose(0, 2, 1, 3, 4))
     scores = Scores(config.softmax_scale, config.attn_logit_softcapping, config.window(context.layer))
     mixed = attention(turned, keys, values, scores=scores, padding=context.padding)  # (B, T, G, R, D)
     return linears["self_attn.o_proj"](mixed.reshape(B, T, G * R * D))
 
 
-def mlp_forward(x: F32, block: Block, config: ModelConfig) -> F32:
-    """Return the output of the gated MLP, before it is added to the stream.
+def mlp_input(stream: F32, entered: F32, block: Block, config: ModelConfig) -> F32:
+    """Return what the MLP reads: the normed stream after the attention, or, in parallel blocks, what attention read.
 
-    Equation [LLM-4]  y = W_down (act(W_gate x) * (W_up x))
-        W_down, W_gate, W_up -> block.linears["mlp.down_proj"], ...
+    Equation [LLM-8]  n_3(x), x the stream after the attention;  parallel: u = n_1(x), x the stream before it
+        x -> stream
+        u -> entered
+    Source: docs/equations.md#llm-8.
+    """
+    return entered if config.family.parallel else normed(stream, block, config, "before_mlp")
+
+
+def mlp_forward(x: F32, block: Block, config: ModelConfig) -> F32:
+    """Return the output of the MLP, before it is added to the stream.
+
+    Equation [LLM-4]  y = W_down (act(W_gate x) * (W_up x)),  without a gate  y = W_down act(W_up x)
+        W_down, W_gate, W_up -> block.linears, by the names of `Family.mlp`
         act                  -> config.hidden_act
     Source: Shazeer 2020, arXiv:2002.05202, eq. 6; docs/equations.md#llm-4.
 
@@ -198,15 +219,17 @@ def mlp_forward(x: F32, block: Block, config: ModelConfig) -> F32:
     y : float32 array, shape (..., hidden_size)
     """
     activation = ACTIVATIONS[config.hidden_act]
-    gate = np.ascontiguousarray(block.linears["mlp.gate_proj"](x))  # (..., intermediate_size)
-    up = np.ascontiguousarray(block.linears["mlp.up_proj"](x))
+    gate_proj, up_proj, down_proj = config.family.mlp
+    up = np.ascontiguousarray(block.linears[up_proj](x))  # (..., intermediate_size)
+    gate = np.ascontiguousarray(block.linears[gate_proj](x)) if gate_proj else up
     gated = np.empty(gate.shape, dtype=np.float32)
     flat_gate, flat_up, flat = gate.reshape(-1), up.reshape(-1), gated.reshape(-1)  # views
     for first in range(0, flat.size, GATE_TILE):  # a tile at a time, so that it stays in a core's cache
         tile = slice(first, first + GATE_TILE)
         part = activation(flat_gate[tile], out=flat[tile])
-        part *= flat_up[tile]
-    return block.linears["mlp.down_proj"](gated)
+        if gate_proj:
+            part *= flat_up[tile]
+    return block.linears[down_proj](gated)
 
 
 def block_forward(x: F32, block: Block, config: ModelConfig, context: Context) -> F32:
@@ -222,7 +245,7 @@ def block_forward(x: F32, block: Block, config: ModelConfig, context: Context) -
     -------
     y : float32 array, shape (batch, tokens, hidden_size)
     """
-    y = attention_forward(normed(x, block, config, "before_attention"), block, config, context)
-    x = add_branch(x, y, block, config, "after_attention")
-    y = mlp_forward(normed(x, block, config, "before_mlp"), block, config)
+    entered = normed(x, block, config, "before_attention")
+    x = add_branch(x, attention_forward(entered, block, config, context), block, config, "after_attention")
+    y = mlp_forward(mlp_input(x, entered, block, config), block, config)
     return add_branch(x, y, block, config, "after_mlp")

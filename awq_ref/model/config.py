@@ -6,6 +6,7 @@ Both spellings are read: ``rope_theta``, ``rope_scaling`` and ``torch_dtype``, a
 ``dtype`` of transformers 5.
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from awq_ref.errors import FormatError, UnsupportedError
 from awq_ref.model.families import FAMILIES, FILE, Family, nearest
 from awq_ref.model.ops import ACTIVATIONS
 from awq_ref.model.rope import ROPE_TYPES, RopeConfig
-from awq_ref.model.windows import read_windows
+from awq_ref.model.windows import read_rope_layers, read_windows
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class ModelConfig:
     head_dim: int
     vocab_size: int
     max_position_embeddings: int
-    rms_norm_eps: float = 1e-6
+    rms_norm_eps: float = 1e-6  # of any kind of norm
     rope: RopeConfig = RopeConfig()
     tie_word_embeddings: bool = False
     attention_bias: bool = False
@@ -49,11 +50,13 @@ class ModelConfig:
     model_type: str = "llama"
     dtype: str = "float32"
     windows: tuple[int, ...] = ()  # per layer, 0: the layer sees the whole text; (): all layers do
+    rope_layers: tuple[bool, ...] = ()  # per layer: it has rope; (): all have
     embedding_multiplier: float = 1.0
     attention_multiplier: float = 0.0  # 0: 1 / sqrt(query_pre_attn_scalar)
     query_pre_attn_scalar: float = 0.0  # 0: head_dim
     residual_multiplier: float = 1.0
-    logits_scaling: float = 1.0
+    logits_scaling: float = 1.0  # logits are divided by it
+    logit_scale: float = 1.0  # logits are multiplied by it
     attn_logit_softcapping: float = 0.0  # 0: none
     final_logit_softcapping: float = 0.0  # 0: none
 
@@ -71,6 +74,12 @@ class ModelConfig:
             )
         if self.head_dim % 2:
             raise FormatError(f"ModelConfig: head_dim must be even, rope turns pairs; got {self.head_dim}.")
+        turning = self.rope.channels(self.head_dim)
+        if turning % 2 or not 2 <= turning <= self.head_dim:
+            raise FormatError(
+                f"ModelConfig: partial_rotary_factor must leave pairs of a head's {self.head_dim} channels to turn; "
+                f"got {self.rope.partial_rotary_factor}, {turning} channels."
+            )
 
     @property
     def family(self) -> Family:
@@ -89,6 +98,10 @@ class ModelConfig:
     def window(self, layer: int) -> int:
         """Return how many columns a query of a layer sees, its own included; 0: all."""
         return self.windows[layer] if self.windows else 0
+
+    def has_rope(self, layer: int) -> bool:
+        """Tell whether a layer turns its queries and keys by their positions."""
+        return self.rope_layers[layer] if self.rope_layers else True
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -116,6 +129,8 @@ class ModelConfig:
         model_type = _read_model_type(config)
         family = FAMILIES[model_type]
         config = {**family.defaults, **config}
+        config |= {name: config.get(key) for name, key in family.keys.items()}
+        _require_needs(config, model_type, family)
         sizes: dict[str, Any] = {}
         for name in SIZE_FIELDS:
             default = SIZE_DEFAULTS.get(name)
@@ -123,16 +138,17 @@ class ModelConfig:
         return cls(
             **sizes,
             rms_norm_eps=_number(config, "rms_norm_eps", 1e-6),
-            rope=_read_rope(config),
+            rope=_read_rope(config, family),
             **{
                 name: bool(config.get(name)) for name in ("tie_word_embeddings", "attention_bias", "mlp_bias")
             },
-            hidden_act=str(config.get(family.activation_key) or family.activation),
+            hidden_act=str(config.get("hidden_act") or family.activation),
             bos_token_id=None if config.get("bos_token_id") is None else _whole(config, "bos_token_id"),
             eos_token_ids=_read_eos(config),
             model_type=model_type,
             dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
             windows=read_windows(config, family.sliding, sizes["num_hidden_layers"]),
+            rope_layers=_read_rope_layers(config, family, sizes["num_hidden_layers"]),
             **_read_factors(config, family, sizes["hidden_size"]),
         )
 
@@ -161,6 +177,7 @@ FACTOR_FIELDS = (
     "query_pre_attn_scalar",
     "residual_multiplier",
     "logits_scaling",
+    "logit_scale",
     "attn_logit_softcapping",
     "final_logit_softcapping",
 )
@@ -172,6 +189,15 @@ def _require_known(name: str, value: str, known: Mapping[str, object]) -> None:
             f"ModelConfig: {name} must be one of {', '.join(sorted(known))}; got {value!r}. "
             "Other models do not run yet."
         )
+
+
+def _require_needs(config: Mapping[str, Any], model_type: str, family: Family) -> None:
+    for name, value in family.needs.items():
+        if config.get(name) not in (value, None):
+            raise UnsupportedError(
+                f"config.json: {name} must be {json.dumps(value)} for {model_type}; got {config[name]!r}. Other "
+                "models of the family do not run yet."
+            )
 
 
 def _read_factors(config: Mapping[str, Any], family: Family, hidden_size: int) -> dict[str, Any]:
@@ -227,17 +253,29 @@ def _read_eos(config: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(_whole({"eos_token_id": one}, "eos_token_id") for one in values)
 
 
-def _read_rope(config: Mapping[str, Any]) -> RopeConfig:
+def _read_rope_layers(config: Mapping[str, Any], family: Family, n_layers: int) -> tuple[bool, ...]:
+    """Return which layers have rope; a family without this default has it everywhere."""
+    return read_rope_layers(config, n_layers) if "no_rope_layer_interval" in family.defaults else ()
+
+
+def _read_rope(config: Mapping[str, Any], family: Family) -> RopeConfig:
     """Read rope_parameters (transformers 5), or rope_theta beside rope_scaling (before)."""
     rope: dict[str, Any] = {"rope_theta": config.get("rope_theta")}
     for name in ("rope_scaling", "rope_parameters"):
         rope |= {key: value for key, value in (config.get(name) or {}).items() if value is not None}
     rope_type = str(rope.get("rope_type", rope.get("type", "default")))
     share = _number(rope, "partial_rotary_factor", _number(config, "partial_rotary_factor", 1.0))
-    if share != 1.0:
+    if share != 1.0 and "partial_rotary_factor" not in family.defaults:
         raise UnsupportedError(f"config.json: partial_rotary_factor must be 1; got {share}.")
     _require_known("rope_type", rope_type, ROPE_TYPES)
     numbers = {name: _number(rope, name) for name in ROPE_TYPES[rope_type].parameters}
     original = int(numbers.pop("original_max_position_embeddings", 0))
-    theta = float(_number(rope, "rope_theta", 10000.0))
-    return RopeConfig(rope_type, theta, **numbers, original_max_position_embeddings=original)
+    theta = float(_number(rope, "rope_theta", family.defaults.get("rope_theta", 10000.0)))
+    return RopeConfig(
+        rope_type,
+        theta,
+        **numbers,
+        original_max_position_embeddings=original,
+        partial_rotary_factor=float(share),
+        neighbours=family.rope_neighbours,
+    )

@@ -18,7 +18,7 @@ from awq_ref.model.block import Block, block_forward, make_context
 from awq_ref.model.cache import KVCache
 from awq_ref.model.config import ModelConfig
 from awq_ref.model.inputs import checked_ids, checked_mask
-from awq_ref.model.ops import NORMS, soft_cap
+from awq_ref.model.ops import apply_norm, soft_cap
 from awq_ref.model.shapes import block_linear_shapes, block_norm_shapes
 from awq_ref.spec import LinearOperator
 
@@ -70,6 +70,8 @@ class Decoder:
         What the final norm multiplies by (`Block`).
     lm_head : LinearOperator
         hidden_size -> vocab_size; with tied embeddings an operator over the same matrix.
+    norm_bias : float32 array, shape (hidden_size,), or None
+        What the final norm adds, in families whose norms have biases.
 
     Raises
     ------
@@ -84,6 +86,7 @@ class Decoder:
     blocks: list[Block]
     norm: F32
     lm_head: LinearOperator
+    norm_bias: F32 | None = None
 
     def __post_init__(self) -> None:
         hidden, vocab = self.config.hidden_size, self.config.vocab_size
@@ -103,6 +106,10 @@ class Decoder:
             for name, weight in block.norms.items():
                 _require_norm(f"layer {layer}, {name}", weight, norm_shapes[name])
         _require_norm("norm", self.norm, (hidden,))
+        if (self.norm_bias is not None) != self.config.family.norm_bias:
+            raise ShapeError(f"Decoder: norm_bias must {'' if self.norm_bias is None else 'not '}be given.")
+        if self.norm_bias is not None:
+            _require_norm("norm_bias", self.norm_bias, (hidden,))
 
     @property
     def vocab_size(self) -> int:
@@ -125,7 +132,8 @@ class Decoder:
 
     def _final_norm(self, x: F32) -> F32:
         with overflow_shows_in_logits():
-            return NORMS[self.config.family.norm](x, self.norm, eps=self.config.rms_norm_eps)
+            kind, eps = self.config.family.norm, self.config.rms_norm_eps
+            return apply_norm(kind, x, self.norm, self.norm_bias, eps=eps)
 
     def hidden(self, token_ids: I64, *, attention_mask: Bool | None = None) -> F32:
         """Return the final hidden states, normalized; `head` turns them, or some of them, into logits.
@@ -151,12 +159,15 @@ class Decoder:
     def head(self, hidden: F32) -> F32:
         """Map hidden states (..., hidden_size) to logits, float32 (..., vocab_size).
 
-        They are divided by logits_scaling [LLM-8] and capped [LLM-6] where the configuration says so.
+        They are divided by logits_scaling, multiplied by logit_scale [LLM-8] and capped [LLM-6] where the configuration
+        says so.
         """
         with overflow_shows_in_logits():
             logits = self.lm_head(hidden)
             if self.config.logits_scaling != 1.0:
                 logits = logits / self.config.logits_scaling
+            if self.config.logit_scale != 1.0:
+                logits = logits * self.config.logit_scale
             cap = self.config.final_logit_softcapping
             return soft_cap(logits, cap) if cap else logits
 
@@ -248,7 +259,8 @@ class Decoder:
         head_weight = getattr(self.lm_head, "weight", None)
         tied = isinstance(head_weight, np.ndarray) and np.may_share_memory(head_weight, self.embed_tokens)
         linears = [linear for block in self.blocks for linear in block.linears.values()]
-        norms = [self.norm, *(weight for block in self.blocks for weight in block.norms.values())]
+        final = [self.norm] if self.norm_bias is None else [self.norm, self.norm_bias]
+        norms = [*final, *(weight for block in self.blocks for weight in block.norms.values())]
         return {
             "embeddings": self.embed_tokens.nbytes,
             "linears": sum(linear.resident_bytes for linear in linears),

@@ -60,6 +60,7 @@ OLMO2_NORMS = {
     "post_attention_layernorm": Norm("after_attention"),
     "post_feedforward_layernorm": Norm("after_mlp"),
 }
+COHERE_NORMS = {"input_layernorm": Norm("before_attention")}
 GEMMA2_NORMS = {
     "input_layernorm": Norm("before_attention"),
     "post_attention_layernorm": Norm("after_attention"),
@@ -75,27 +76,37 @@ class Family:
     architecture : the class name in config.json's ``architectures``
     linears      : name below the layer -> its sizes, in the order in which a block uses them
     norms        : name below the layer -> its place, in the order of use
+    parallel     : attention and MLP read the same normed stream, and both are added to it
+    mlp          : the linears of the MLP: gate, up, down; gate "": there is none, up goes through the activation
     norm         : a key of `ops.NORMS`
+    norm_bias    : norms have a bias too, stored beside their weight
     norm_offset  : what is added to a norm's stored weight: 1 where it is stored as its distance from 1
     fused        : tensor name -> the linears whose rows it holds, one below the other
+    rope_neighbours : rope pairs a channel with its neighbour, not with the one half a head away
     sliding      : a key of `windows.WINDOWS`: which layers look no further back than the window
     scaled_embedding : embeddings are multiplied by sqrt(hidden_size)
-    activation_key   : the key of config.json that names the activation
-    activation       : the activation where it does not, a key of `ops.ACTIVATIONS`
+    activation   : the activation where config.json names none, a key of `ops.ACTIVATIONS`
+    keys         : field of ModelConfig -> the key of config.json that says it, where that has another name
     defaults     : what keys mean where config.json leaves them out, beside or instead of ModelConfig's defaults
+    needs        : key of config.json -> the only value of it that runs here
     """
 
     architecture: str
     linears: Mapping[str, LinearShape]
     norms: Mapping[str, Norm] = field(default_factory=lambda: LLAMA_NORMS)
+    parallel: bool = False
+    mlp: tuple[str, str, str] = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
     norm: str = "rms"
+    norm_bias: bool = False
     norm_offset: float = 0.0
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rope_neighbours: bool = False
     sliding: str = "never"
     scaled_embedding: bool = False
-    activation_key: str = "hidden_act"
     activation: str = "silu"
+    keys: Mapping[str, str] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    needs: Mapping[str, Any] = field(default_factory=dict)
     layer_prefix: str = "model.layers.{layer}."
     embed_tokens: str = "model.embed_tokens"
     final_norm: str = "model.norm"
@@ -122,6 +133,15 @@ def gated_linears(*, qkv: str | bool, o: str | bool, mlp: str | bool) -> dict[st
         "mlp.gate_proj": LinearShape("intermediate", "hidden", mlp),
         "mlp.up_proj": LinearShape("intermediate", "hidden", mlp),
         "mlp.down_proj": LinearShape("hidden", "intermediate", mlp),
+    }
+
+
+def plain_linears(up: str, down: str, *, attention: str | bool, mlp: str | bool) -> dict[str, LinearShape]:
+    """Return the six linears of a block whose MLP has no gate."""
+    shared = list(gated_linears(qkv=attention, o=attention, mlp=mlp).items())[:4]
+    return dict(shared) | {
+        up: LinearShape("intermediate", "hidden", mlp),
+        down: LinearShape("hidden", "intermediate", mlp),
     }
 
 
@@ -162,7 +182,7 @@ FAMILIES: dict[str, Family] = {
         ATTENTION_BIASES,
         norm_offset=1.0,
         scaled_embedding=True,
-        activation_key="hidden_activation",
+        keys={"hidden_act": "hidden_activation"},
         activation="gelu_pytorch_tanh",
         defaults=GEMMA_DEFAULTS,
     ),
@@ -173,7 +193,7 @@ FAMILIES: dict[str, Family] = {
         norm_offset=1.0,
         sliding="every_other",
         scaled_embedding=True,
-        activation_key="hidden_activation",
+        keys={"hidden_act": "hidden_activation"},
         activation="gelu_pytorch_tanh",
         defaults=GEMMA_DEFAULTS
         | {
@@ -191,7 +211,59 @@ FAMILIES: dict[str, Family] = {
             "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
         },
         sliding="always",
-        defaults={"rms_norm_eps": 1e-5},
+        defaults={"rms_norm_eps": 1e-5, "partial_rotary_factor": 1.0},
+    ),
+    "stablelm": Family(
+        "StableLmForCausalLM",
+        gated_linears(qkv="attention_bias", o=False, mlp=False),
+        norm="layer",
+        norm_bias=True,
+        keys={"rms_norm_eps": "layer_norm_eps", "attention_bias": "use_qkv_bias"},
+        defaults={"layer_norm_eps": 1e-5, "num_key_value_heads": 32, "partial_rotary_factor": 0.25},
+        needs={"qk_layernorm": False, "use_parallel_residual": False},
+    ),
+    "starcoder2": Family(
+        "Starcoder2ForCausalLM",
+        plain_linears("mlp.c_fc", "mlp.c_proj", attention="attention_bias", mlp="mlp_bias"),
+        mlp=("", "mlp.c_fc", "mlp.c_proj"),
+        norm="layer",
+        norm_bias=True,
+        sliding="always",
+        activation="gelu_pytorch_tanh",
+        keys={"rms_norm_eps": "norm_epsilon", "attention_bias": "use_bias", "mlp_bias": "use_bias"},
+        defaults={
+            "norm_epsilon": 1e-5,
+            "num_key_value_heads": 2,
+            "use_bias": True,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "smollm3": Family(
+        "SmolLM3ForCausalLM",
+        LLAMA_LINEARS,
+        sliding="layers_without_rope",
+        defaults={
+            "num_key_value_heads": 4,
+            "rope_theta": 2000000.0,
+            "no_rope_layer_interval": 4,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "cohere": Family(
+        "CohereForCausalLM",
+        ATTENTION_BIASES,
+        norms=COHERE_NORMS,
+        parallel=True,
+        norm="layer",
+        rope_neighbours=True,
+        keys={"rms_norm_eps": "layer_norm_eps"},
+        defaults={
+            "layer_norm_eps": 1e-5,
+            "rope_theta": 500000.0,
+            "logit_scale": 0.0625,
+            "tie_word_embeddings": True,
+        },
+        needs={"use_qk_norm": False},
     ),
 }
 

@@ -1,6 +1,8 @@
 """The operations of a decoder that are no matrix product.
 
     rms_norm            scale each token to unit mean square
+    layer_norm          the same around its mean
+    apply_norm          a norm by its name, and its bias
     silu                x * sigmoid(x)
     gelu_tanh           x times the normal distribution function, by its approximation with tanh
     soft_cap            nearly x while it is small, never beyond the cap
@@ -15,7 +17,7 @@ All arrays are float32, and so is all arithmetic. Shapes are checked where a mod
 
 Sources: [1] Zhang and Sennrich 2019, arXiv:1910.07467 (RMSNorm); [2] Hendrycks and Gimpel 2016,
 arXiv:1606.08415 (GELU, SiLU), and Ramachandran et al. 2017, arXiv:1710.05941 (swish); [3] Gemma team 2024,
-arXiv:2408.00118, section 2 (caps of logits).
+arXiv:2408.00118, section 2 (caps of logits); [4] Ba et al. 2016, arXiv:1607.06450 (LayerNorm).
 """
 
 import math
@@ -51,6 +53,30 @@ def rms_norm(x: F32, weight: F32, *, eps: float) -> F32:
     y: F32 = x / np.sqrt(mean_square + eps)
     y *= weight
     return y
+
+
+def layer_norm(x: F32, weight: F32, *, eps: float) -> F32:
+    """Subtract each token's mean, divide by its standard deviation, then scale each channel.
+
+    Equation [LLM-9]  y_i = g_i (x_i - m) / sqrt(mean_j((x_j - m)**2) + eps),   m = mean_j(x_j)
+        x -> x         (..., features)
+        g -> weight    (features,)
+    Source: Ba et al. 2016, arXiv:1607.06450, eq. 4; docs/equations.md#llm-9.
+
+    Returns
+    -------
+    y : float32 array, shape (..., features)
+
+    Notes
+    -----
+    Numerics: float32; the variance is that of the centred numbers, not a difference of two large sums.
+
+    Examples
+    --------
+    >>> layer_norm(np.float32([[4, 10]]), np.float32([1, 2]), eps=7.0).tolist()
+    [[-0.75, 1.5]]
+    """
+    return rms_norm(x - x.mean(axis=-1, keepdims=True), weight, eps=eps)
 
 
 def silu(x: F32, *, out: F32 | None = None) -> F32:
@@ -180,9 +206,17 @@ def window_mask(tokens: int, columns: int, window: int) -> F32:
     return np.where(keys <= own - window, np.float32(-np.inf), np.float32(0.0))
 
 
-NORMS: dict[str, Callable[..., F32]] = {"rms": rms_norm}
+NORMS: dict[str, Callable[..., F32]] = {"rms": rms_norm, "layer": layer_norm}
 ACTIVATIONS: dict[str, Callable[..., F32]] = {
     "silu": silu,
     "swish": silu,
     "gelu_pytorch_tanh": gelu_tanh,
 }
+
+
+def apply_norm(kind: str, x: F32, weight: F32, bias: F32 | None, *, eps: float) -> F32:
+    """Return x after a norm of NORMS, plus the bias if there is one; a new array."""
+    y = NORMS[kind](x, weight, eps=eps)
+    if bias is not None:
+        y += bias
+    return y

@@ -6,8 +6,8 @@
     rope_tables         cosines and sines at given positions
     apply_rope          turn queries or keys
 
-Channel i is paired with channel i + head_dim / 2 (the half-split convention of Hugging Face checkpoints), not
-with its neighbour.
+Channel i is paired with channel i + D / 2 (the half-split convention of Hugging Face checkpoints), in some families
+with its neighbour. D channels turn, the first of each head; the others, if there are any, do not.
 
 Sources: Su et al. 2021, arXiv:2104.09864, section 3.2; Hugging Face transformers, modeling_rope_utils.py, for
 the rescalings ``linear`` and ``llama3``; docs/equations.md#llm-2.
@@ -33,6 +33,12 @@ class RopeConfig:
     low_freq_factor: float = 0.0
     high_freq_factor: float = 0.0
     original_max_position_embeddings: int = 0
+    partial_rotary_factor: float = 1.0  # share of a head's channels that turn, the first ones
+    neighbours: bool = False  # channel 2i is paired with 2i + 1, not i with i + D / 2
+
+    def channels(self, head_dim: int) -> int:
+        """Return how many channels of a head turn."""
+        return int(head_dim * self.partial_rotary_factor)
 
 
 @dataclass(frozen=True)
@@ -74,20 +80,22 @@ ROPE_TYPES: dict[str, RopeType] = {
 def rope_frequencies(rope: RopeConfig, head_dim: int) -> F64:
     """Return the angle in radians that each pair of channels turns by from one position to the next.
 
-    Equation [LLM-2]  f_i = theta**(-2 i / head_dim), then rescaled as rope_type says
-        f     -> the result     (head_dim // 2,)
+    Equation [LLM-2]  f_i = theta**(-2 i / D), then rescaled as rope_type says
+        f     -> the result     (D // 2,)
         theta -> rope.rope_theta
+        D     -> rope.channels(head_dim)
 
     Returns
     -------
-    frequencies : float64 array, shape (head_dim // 2,), read-only (the same one on every call)
+    frequencies : float64 array, shape (D // 2,), read-only (the same one on every call)
 
     Examples
     --------
     >>> rope_frequencies(RopeConfig(rope_theta=100.0), 4).tolist()
     [1.0, 0.1]
     """
-    exponents = np.arange(0, head_dim, 2, dtype=np.float64) / head_dim
+    turning = rope.channels(head_dim)
+    exponents = np.arange(0, turning, 2, dtype=np.float64) / turning
     frequencies = ROPE_TYPES[rope.rope_type].rescale(rope.rope_theta**-exponents, rope)
     frequencies.flags.writeable = False
     return frequencies
@@ -99,35 +107,38 @@ def rope_tables(positions: I64, frequencies: F64) -> tuple[F32, F32]:
     Parameters
     ----------
     positions : int64 array, any shape
-    frequencies : float64 array, shape (head_dim // 2,)
+    frequencies : float64 array, shape (D // 2,)
 
     Returns
     -------
-    cos, sin : float32 arrays, shape positions.shape + (head_dim // 2,)
+    cos, sin : float32 arrays, shape positions.shape + (D // 2,)
 
     Notes
     -----
     Numerics: angles, cosines and sines in float64, rounded once. An angle held in float32, as
     transformers has it, is off by up to position * 2**-24 radians (docs/numerics.md).
     """
-    angles = positions[..., None] * frequencies  # (..., head_dim // 2)
+    angles = positions[..., None] * frequencies  # (..., D // 2)
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 
-def apply_rope(x: F32, cos: F32, sin: F32, *, out: F32) -> F32:
-    """Turn each pair of channels (i, i + head_dim / 2) of x by the angle of its position, into out.
+def apply_rope(x: F32, cos: F32, sin: F32, *, out: F32, neighbours: bool = False) -> F32:
+    """Turn pairs of channels of x by the angle of its position, into out.
 
-    Equation [LLM-2]  out_i = x_i cos_i - x_j sin_i ;  out_j = x_j cos_i + x_i sin_i ;  j = i + head_dim / 2
+    Equation [LLM-2]  out_i = x_i cos - x_j sin ;  out_j = x_j cos + x_i sin
         x   -> x          (..., head_dim)
-        cos -> cos, sin   broadcast to (..., head_dim // 2)
+        cos -> cos, sin   broadcast to (..., D // 2): of the first D channels; the others are copied
+        i, j -> i and i + D / 2; neighbours: 2 i and 2 i + 1
     Source: Su et al. 2021, arXiv:2104.09864, eq. 34; docs/equations.md#llm-2.
 
     Parameters
     ----------
     x : float32 array, shape (..., head_dim)
-    cos, sin : float32 arrays, broadcast to (..., head_dim // 2)
+    cos, sin : float32 arrays, broadcast to (..., D // 2), D <= head_dim
     out : float32 array, shape (..., head_dim)
         Receives the result; any strides (a slice of the key cache, say), and no memory in common with x.
+    neighbours : bool
+        Which channels are a pair.
 
     Returns
     -------
@@ -137,13 +148,18 @@ def apply_rope(x: F32, cos: F32, sin: F32, *, out: F32) -> F32:
     -----
     Numerics: float32; each result is two rounded products and a rounded sum.
     """
-    half = x.shape[-1] // 2
-    first, second = x[..., :half], x[..., half:]
-    new_first, new_second = out[..., :half], out[..., half:]
+    half = cos.shape[-1]
+    pairs = (
+        (slice(0, 2 * half, 2), slice(1, 2 * half, 2)) if neighbours else (slice(half), slice(half, 2 * half))
+    )
+    first, second = (x[..., part] for part in pairs)
+    new_first, new_second = (out[..., part] for part in pairs)
     product = second * sin
     np.multiply(first, cos, out=new_first)
     new_first -= product
     np.multiply(first, sin, out=product)
     np.multiply(second, cos, out=new_second)
     new_second += product
+    if 2 * half < x.shape[-1]:
+        out[..., 2 * half :] = x[..., 2 * half :]
     return out

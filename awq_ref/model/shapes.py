@@ -2,7 +2,8 @@
 
 block_linear_shapes     linears of a block: name -> (out_features, in_features)
 block_stored_shapes     the same as a checkpoint has them, where some are one tensor
-block_norm_shapes       norms of a block: name -> shape
+block_norm_shapes       norms of a block, and their biases: name -> shape
+norm_tensor             the name of a norm's tensor
 block_tensor_shapes     tensors of one layer: name in the checkpoint -> shape
 outer_tensor_shapes     tensors outside the layers: embedding, final norm, head
 model_tensor_shapes     all of them
@@ -44,8 +45,17 @@ def stored_place(config: ModelConfig, linear: str) -> tuple[str, slice]:
 
 
 def block_norm_shapes(config: ModelConfig) -> dict[str, tuple[int]]:
-    """Return the norms of a block, name below the layer -> shape, in order of use."""
-    return {name: (config.sizes[norm.size],) for name, norm in config.family.norms.items()}
+    """Return the norms of a block, name below the layer -> shape, in order of use; a bias under "NAME.bias"."""
+    shapes: dict[str, tuple[int]] = {}
+    for name, norm in config.family.norms.items():
+        ends = ("", ".bias") if config.family.norm_bias else ("",)
+        shapes |= {f"{name}{end}": (config.sizes[norm.size],) for end in ends}
+    return shapes
+
+
+def norm_tensor(name: str) -> str:
+    """Return the name of the tensor of a norm, or of a norm's bias, in a checkpoint."""
+    return name if name.endswith(".bias") else f"{name}.weight"
 
 
 def has_bias(config: ModelConfig, linear: str) -> bool:
@@ -63,7 +73,7 @@ def block_tensor_shapes(config: ModelConfig, layer: int) -> dict[str, Shape]:
     """Return the tensors of one layer: name in a float checkpoint -> shape."""
     prefix = block_prefix(config, layer)
     shapes: dict[str, Shape] = {
-        f"{prefix}{name}.weight": shape for name, shape in block_norm_shapes(config).items()
+        f"{prefix}{norm_tensor(name)}": shape for name, shape in block_norm_shapes(config).items()
     }
     stored = config.family.stored_linears()
     for name, (out_features, in_features) in block_stored_shapes(config).items():
@@ -78,6 +88,8 @@ def outer_tensor_shapes(config: ModelConfig) -> dict[str, Shape]:
     family, table = config.family, (config.vocab_size, config.hidden_size)
     shapes: dict[str, Shape] = {f"{family.embed_tokens}.weight": table}
     shapes[f"{family.final_norm}.weight"] = (config.hidden_size,)
+    if family.norm_bias:
+        shapes[f"{family.final_norm}.bias"] = (config.hidden_size,)
     if not config.tie_word_embeddings:
         shapes[f"{family.lm_head}.weight"] = table
     return shapes

@@ -1,7 +1,8 @@
-"""Sliding windows: which layers look no further back than a number of tokens.
+"""What differs from layer to layer: windows, which look no further back than a number of tokens, and rope.
 
-    WINDOWS        the rules by which a family's layers are told apart, by name
-    read_windows   config.json -> one window per layer, 0 for a layer that sees the whole text
+    WINDOWS            the rules by which a family's layers are told apart, by name
+    read_windows       config.json -> one window per layer, 0 for a layer that sees the whole text
+    read_rope_layers   config.json -> for every layer whether it turns queries and keys
 
 Where config.json has ``layer_types``, it decides; the older files leave it to the family's rule.
 
@@ -21,14 +22,26 @@ def _upper_layers(layer: int, config: Mapping[str, Any]) -> bool:
     return layer >= int(config.get("max_window_layers") or 0)
 
 
+def _has_rope(layer: int, config: Mapping[str, Any]) -> bool:
+    """By the list, or else all layers but every n-th, n the interval."""
+    listed = config.get("no_rope_layers")
+    if listed is not None:
+        return bool(listed[layer])  # 1: a layer with rope, whatever the name says
+    return (layer + 1) % int(config["no_rope_layer_interval"]) != 0
+
+
 # Rule -> whether a layer has the window, given its number and the config.json.
 WINDOWS: dict[str, Callable[[int, Mapping[str, Any]], bool]] = {
     "never": lambda layer, config: False,
     "always": lambda layer, config: True,
     "every_other": lambda layer, config: layer % 2 == 0,
     "upper_layers": _upper_layers,
+    "layers_without_rope": lambda layer, config: not _has_rope(layer, config),
 }
-SWITCHED = ("upper_layers",)  # rules that use_sliding_window turns on; without it there is no window
+SWITCHED = (
+    "upper_layers",
+    "layers_without_rope",
+)  # use_sliding_window turns them on; without it there is no window
 
 
 def _layer_types(config: Mapping[str, Any], n_layers: int) -> list[str] | None:
@@ -83,3 +96,38 @@ def read_windows(config: Mapping[str, Any], rule: str, n_layers: int) -> tuple[i
         types = [SLIDING if WINDOWS[rule](layer, config) else FULL for layer in range(n_layers)]
     windows = tuple(window if kind == SLIDING else 0 for kind in types)
     return windows if any(windows) else ()
+
+
+def read_rope_layers(config: Mapping[str, Any], n_layers: int) -> tuple[bool, ...]:
+    """Return for every layer whether it has rope; () if every layer does.
+
+    Parameters
+    ----------
+    config : the contents of a config.json, with the family's defaults
+        Only families that have a no_rope_layer_interval have layers without.
+    n_layers : int
+
+    Raises
+    ------
+    FormatError
+        If no_rope_layers does not fit the layers, or the interval is not a whole number of at least 1.
+
+    Examples
+    --------
+    >>> read_rope_layers({"no_rope_layer_interval": 3}, 4)
+    (True, True, False, True)
+    """
+    interval, listed = config.get("no_rope_layer_interval"), config.get("no_rope_layers")
+    if interval is None:
+        return ()
+    if isinstance(interval, bool) or not isinstance(interval, int) or interval < 1:
+        raise FormatError(
+            f"config.json: no_rope_layer_interval must be a whole number of at least 1; got {interval!r}."
+        )
+    if listed is not None and (not isinstance(listed, list) or len(listed) < n_layers):
+        came = f"{len(listed)} entries" if isinstance(listed, list) else repr(listed)
+        raise FormatError(
+            f"config.json: no_rope_layers must be a list of {n_layers}, one per layer; got {came}."
+        )
+    layers = tuple(_has_rope(layer, config) for layer in range(n_layers))
+    return () if all(layers) else layers

@@ -25,9 +25,11 @@ from awq_ref.model import (
     Decoder,
     ModelConfig,
     block_linear_shapes,
+    block_norm_shapes,
     block_prefix,
     block_stored_shapes,
     block_tensor_shapes,
+    norm_tensor,
     outer_tensor_shapes,
     stored_place,
 )
@@ -156,9 +158,12 @@ class Model:
 
 
 def read_norm(checkpoint: Checkpoint, config: ModelConfig, name: str) -> F32:
-    """Read what a norm multiplies by: its weight, plus 1 in families that store the distance from 1."""
-    weight, offset = checkpoint.read(f"{name}.weight"), config.family.norm_offset
-    return weight + np.float32(offset) if offset else weight
+    """Read what a norm multiplies by: its weight, plus 1 in families that store the distance from 1.
+
+    Of a name that ends with ".bias": what it adds.
+    """
+    values, offset = checkpoint.read(norm_tensor(name)), config.family.norm_offset
+    return values + np.float32(offset) if offset and not name.endswith(".bias") else values
 
 
 def read_quantized_linear(
@@ -209,7 +214,7 @@ def read_block(
 ) -> Block:
     """Read one layer of a checkpoint; of a float one all weights are float32."""
     prefix = block_prefix(config, layer)
-    norms = {name: read_norm(checkpoint, config, f"{prefix}{name}") for name in config.family.norms}
+    norms = {name: read_norm(checkpoint, config, f"{prefix}{name}") for name in block_norm_shapes(config)}
     names = block_linear_shapes(config)
     return Block(
         norms, {n: _read_linear(checkpoint, config, prefix + n, quantization, residency) for n in names}
@@ -286,6 +291,7 @@ def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
     embed_tokens = checkpoint.read(f"{family.embed_tokens}.weight")
     head = embed_tokens if config.tie_word_embeddings else checkpoint.read(f"{family.lm_head}.weight")
     norm = read_norm(checkpoint, config, family.final_norm)
-    decoder = Decoder(config, embed_tokens, blocks, norm, DenseLinear(head))
+    norm_bias = read_norm(checkpoint, config, f"{family.final_norm}.bias") if family.norm_bias else None
+    decoder = Decoder(config, embed_tokens, blocks, norm, DenseLinear(head), norm_bias)
     tokenizer = open_tokenizer(checkpoint.folder)
     return Model(decoder, tokenizer, quantization, _residency_note(blocks, quantization is not None))

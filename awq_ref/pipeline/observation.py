@@ -39,6 +39,7 @@ from awq_ref.model import (
     block_prefix,
     make_context,
     mlp_forward,
+    mlp_input,
     model_tensor_shapes,
     normed,
     scaled_embeddings,
@@ -130,27 +131,33 @@ def module_runners(
     """Return, for the objective "module", the functions that run the attention and the MLP on the block's inputs.
 
     Each takes replacement weights by name and yields the module's outputs batch by batch. The MLP's inputs are
-    computed once and kept: as many bytes as `hidden`.
+    computed once and kept: as many bytes as `hidden`. "both", of a parallel block: what the two add to the stream.
     """
     batches = _batches(*hidden.shape[:2])
 
-    def attend(x: F32, with_block: Block) -> F32:
-        return attention_forward(normed(x, block, config, "before_attention"), with_block, config, context)
+    def entered(rows: slice) -> F32:
+        return normed(hidden[rows], block, config, "before_attention")
 
     mlp_inputs = np.empty_like(hidden)
     for rows in batches:
-        stream = add_branch(hidden[rows], attend(hidden[rows], block), block, config, "after_attention")
-        mlp_inputs[rows] = normed(stream, block, config, "before_mlp")
+        u = entered(rows)
+        y = attention_forward(u, block, config, context)
+        stream = add_branch(hidden[rows], y, block, config, "after_attention")
+        mlp_inputs[rows] = mlp_input(stream, u, block, config)
 
     def run_attention(weights: Mapping[str, F32]) -> Iterator[F32]:
         changed = _with_weights(block, weights)
-        return (attend(hidden[rows], changed) for rows in batches)
+        return (attention_forward(entered(rows), changed, config, context) for rows in batches)
 
     def run_mlp(weights: Mapping[str, F32]) -> Iterator[F32]:
         changed = _with_weights(block, weights)
         return (mlp_forward(mlp_inputs[rows], changed, config) for rows in batches)
 
-    return {"self_attn": run_attention, "mlp": run_mlp}
+    def run_both(weights: Mapping[str, F32]) -> Iterator[F32]:
+        return (one + other for one, other in zip(run_attention(weights), run_mlp(weights), strict=True))
+
+    runners: dict[str, ModuleRunner] = {"self_attn": run_attention, "mlp": run_mlp}
+    return runners | {"both": run_both} if config.family.parallel else runners
 
 
 def _run_block(

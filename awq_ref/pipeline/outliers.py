@@ -28,7 +28,8 @@ def outlier_factors(config: ModelConfig, factor: float, *, seed: int = 0) -> dic
                 continue
             grown = np.ones(config.hidden_size, dtype=np.float32)
             grown[rng.choice(config.hidden_size, count, replace=False)] = factor
-            factors[f"{prefix}{group.producer}.weight"] = grown
+            ends = ("weight", "bias") if config.family.norm_bias else ("weight",)
+            factors |= {f"{prefix}{group.producer}.{end}": grown for end in ends}
             places = {stored_place(config, f"{prefix}{name}")[0] for name in group.consumers}
             factors |= {f"{place}.weight": 1.0 / grown for place in places}
     return factors

@@ -33,7 +33,7 @@ from awq_ref.checkpoint import (
 from awq_ref.checks import require_between
 from awq_ref.dtypes import F32, I64
 from awq_ref.errors import UnsupportedError
-from awq_ref.model import ModelConfig, block_prefix, outer_tensor_shapes, stored_place
+from awq_ref.model import ModelConfig, block_prefix, norm_tensor, outer_tensor_shapes, stored_place
 from awq_ref.pack import pack_linear
 from awq_ref.pipeline.block_search import search_sites
 from awq_ref.pipeline.describe import mean_bits_per_weight
@@ -93,12 +93,12 @@ def _write_norms(
 ) -> None:
     """Write the norms of a block in the form in which they are stored; one that took no scales, byte by byte."""
     for name, norm in norms.items():
-        place = f"{prefix}{name}.weight"
+        place = f"{prefix}{norm_tensor(name)}"
         if norm is before[name]:
             writer.add_raw(place, job.stored_dtype(place), norm.shape, job.checkpoint.raw(place))
         else:
-            stored = norm - np.float32(job.config.family.norm_offset)
-            writer.add(place, stored, dtype=job.stored_dtype(place))
+            offset = 0.0 if name.endswith(".bias") else job.config.family.norm_offset
+            writer.add(place, norm - np.float32(offset), dtype=job.stored_dtype(place))
 
 
 def _write_linears(

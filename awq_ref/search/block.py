@@ -122,15 +122,15 @@ class _Search:
             self.folds[name] = replace(self.folds[name], columns=found.channel_scales)
         if group.producer_kind == "linear":
             self.folds[group.producer] = replace(self.folds[group.producer], rows=found.producer_scales)
-        elif self.recipe.fold == "compensated":
-            norm = self.norms[group.producer]
-            self.norms[group.producer], _ = fold_into_norm(
-                norm, found.producer_scales, storage_dtype=self.norm_dtype
-            )
+            return
+        norm, bias = self.norms[group.producer], f"{group.producer}.bias"
+        if bias in self.norms:
+            self.norms[bias] = round_to(self.norms[bias] / found.channel_scales, self.norm_dtype)
+        if self.recipe.fold == "compensated":
+            norm, _ = fold_into_norm(norm, found.producer_scales, storage_dtype=self.norm_dtype)
         else:
-            self.norms[group.producer] = round_to(
-                self.norms[group.producer] / found.producer_scales, self.norm_dtype
-            )
+            norm = round_to(norm / found.producer_scales, self.norm_dtype)
+        self.norms[group.producer] = norm
 
     def blocks(self, group: ScaleGroup, columns: F32 | None) -> F32:
         """Return the diagonal Gram blocks of the inputs that the scaled consumers see."""
@@ -240,6 +240,7 @@ def search_block(
     weights : mapping of linear layer -> float32 array, shape (out_features, in_features)
         All linear layers of the block, as they came.
     norms : mapping of norm -> float32 array, shape (hidden_size,)
+        Their weights; a norm's bias, if it has one, under "NAME.bias".
     statistics : mapping of site -> SiteStatistics
         Of the float block's inputs. May be empty for a recipe that searches nothing.
     plan : sequence of ScaleGroup

@@ -30,8 +30,9 @@ class ScaleGroup:
     producer_kind : "norm" or "linear"; "none": nothing can absorb a scale (the stream itself, after a block without a
                     norm before its modules), so the site is only observed, clipped and rounded
     consumers     : the linear layers that read the site
-    judged        : the module on whose output the objective "module" judges; a consumer's own name when it is
-                    the linear layer itself, where "module" and "gram" are the same number
+    judged        : the module on whose output the objective "module" judges ("both": attention and MLP together); a
+                    consumer's own name when it is the linear layer itself, where "module" and "gram" are the same
+                    number
     tied          : the producer's rows are repeated to make the site (values under grouped queries), so that
                     one scale serves several channels; search_block takes the index as `ties[site]`
     """
@@ -100,6 +101,24 @@ GEMMA2 = _replaced(LLAMA, gate_up=replace(LLAMA[2], producer="pre_feedforward_la
 # Norms stand after the modules only: attention and MLP read the stream, which other layers read too.
 OLMO2 = _replaced(LLAMA, qkv=_unscaled(LLAMA[0]), gate_up=_unscaled(LLAMA[2]))
 
+# Between the two linears of an MLP without a gate stands the activation, through which no scale passes.
+STARCODER2 = _replaced(
+    LLAMA,
+    gate_up=replace(LLAMA[2], site="mlp.up", consumers=("mlp.c_fc",), judged="mlp"),
+    down=_unscaled(replace(LLAMA[3], consumers=("mlp.c_proj",))),
+)
+# Attention and MLP read one norm's output: five linears, one site.
+COHERE = (
+    replace(
+        LLAMA[0],
+        site="qkv_gate_up",
+        consumers=(*LLAMA[0].consumers, *LLAMA[2].consumers),
+        judged="both",
+    ),
+    LLAMA[1],
+    LLAMA[3],
+)
+
 PLANS: dict[str, tuple[ScaleGroup, ...]] = {
     "llama": LLAMA,
     "mistral": LLAMA,
@@ -110,6 +129,10 @@ PLANS: dict[str, tuple[ScaleGroup, ...]] = {
     "gemma": LLAMA,
     "gemma2": GEMMA2,
     "phi3": LLAMA,
+    "stablelm": LLAMA,
+    "starcoder2": STARCODER2,
+    "smollm3": LLAMA,
+    "cohere": COHERE,
 }
 
 

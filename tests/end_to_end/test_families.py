@@ -18,6 +18,10 @@ IDS = np.random.default_rng(5).integers(0, 250, (4, 32))
 # As in test_quantize_model: 8 bits with groups of 8 leave 0.33 % of noise per linear, some ten linears add up in
 # squares to 1 %; twice that, and twice again for the loud channels, beside which a group's others are rounded coarsely.
 EIGHT_BIT_ERROR = 0.04
+FIXED = {
+    "olmo2": {"self_attn.qkv", "mlp.gate_up"},
+    "starcoder2": {"mlp.down"},
+}  # family -> sites without a producer
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -69,7 +73,7 @@ def test_four_bits_with_groups_of_sixteen(sources, tmp_path, family):
 def test_sites_that_nothing_can_scale_are_left_alone(sources, tmp_path, family):
     report = quantize(sources / family, tmp_path / "out", recipe="awq", bits=3)
     fixed = {group.site for group in plan_for(family) if group.fixed}
-    assert fixed == ({"self_attn.qkv", "mlp.gate_up"} if family == "olmo2" else set())
+    assert fixed == FIXED.get(family, set())
     for _, site in report.sites():
         if site.site in fixed:
             assert (site.alphas, site.alpha) == ((0.0,), 0.0)
@@ -100,7 +104,7 @@ def test_a_clip_of_rows_that_were_divided_is_divided(sources, tmp_path):
     assert (largest < np.abs(Checkpoint.open(sources / "olmo2").read(f"{name}.weight")).max()).any()
 
 
-@pytest.mark.parametrize("family", ["olmo2", "gemma2", "phi3", "granite"])
+@pytest.mark.parametrize("family", ["olmo2", "gemma2", "phi3", "granite", "stablelm", "starcoder2", "cohere"])
 @pytest.mark.parametrize("recipe", ["llm-awq", "autoawq", "gptq"])
 def test_the_recipes_of_others(sources, tmp_path, family, recipe):
     quantize(sources / family, tmp_path / "out", recipe=recipe, layout="pack-quantized")
@@ -124,17 +128,20 @@ def test_the_errors_of_every_linear_are_small_and_known(sources, tmp_path, famil
     found = compare_models(
         sources / family, tmp_path / "out", report=report if told else None, calibration=IDS, shown=False
     )
-    assert len(found.rows) == 2 * 7
+    linears = FAMILIES[family].linears
+    assert len(found.rows) == 2 * len(linears)
     # A scale that is not undone would leave an error of its own size. 8 bits leave 0.33 %; an estimate of a scale
     # between two linears is off by as much again.
     assert max(row.errors.weight_error for row in found.rows) < 0.02
     sources_of_columns = {row.linear: row.columns_from for row in found.rows}
-    wanted = "-" if family == "olmo2" else "norm"
-    assert sources_of_columns["self_attn.q_proj"] == sources_of_columns["mlp.gate_proj"] == wanted
-    assert sources_of_columns["mlp.down_proj"] == ("report" if told else "estimate")
+    fixed = {name for group in plan_for(family) if group.fixed for name in group.consumers}
+    for name in linears:
+        behind = name in ("self_attn.o_proj", FAMILIES[family].mlp[2])
+        wanted = ("report" if told else "estimate") if behind else "norm"
+        assert sources_of_columns[name] == ("-" if name in fixed else wanted)
 
 
-@pytest.mark.parametrize("family", ["gemma2", "phi3", "mistral"])
+@pytest.mark.parametrize("family", ["gemma2", "phi3", "mistral", "stablelm", "cohere"])
 def test_outliers_grow_without_a_change_of_the_function(sources, tmp_path, family):
     write_tiny_family(tmp_path / "model", family, torch_dtype="float32")
     grow_outliers(tmp_path / "model", tmp_path / "grown", factor=32.0)

@@ -35,6 +35,8 @@ PLACES = {
     ),
     "qwen3": Places(heads=True),
 }
+LAYER_NORMS = ("stablelm", "starcoder2", "cohere")
+PARALLEL = NEIGHBOURS = ("cohere",)
 ONE_PLUS = ("gemma", "gemma2")  # norms are stored as their distance from 1
 
 
@@ -42,6 +44,20 @@ def rms_norm(x: Vector, weight: Vector, eps: float) -> Vector:
     mean_square = dot(x, x) / Bounded(len(x))
     root = (mean_square + rounded(eps)).sqrt()
     return [a / root * g for a, g in zip(x, weight, strict=True)]
+
+
+def layer_norm(x: Vector, weight: Vector, eps: float) -> Vector:
+    """[LLM-9], without a bias."""
+    mean = total(x) / Bounded(len(x))
+    return rms_norm([a - mean for a in x], weight, eps)
+
+
+def any_norm(x: Vector, config: ModelConfig, tensors: dict[str, Any], name: str) -> Vector:
+    """The norm of an architecture, with its bias if it has one."""
+    kind = layer_norm if config.model_type in LAYER_NORMS else rms_norm
+    y = kind(x, tensors[f"{name}.weight"], config.rms_norm_eps)
+    bias = tensors.get(f"{name}.bias")
+    return y if bias is None else [a + b for a, b in zip(y, bias, strict=True)]
 
 
 def silu(x: Bounded) -> Bounded:
@@ -73,10 +89,11 @@ def softmax(scores: Vector) -> Vector:
 
 
 def frequencies(rope: RopeConfig, head_dim: int) -> list[float]:
-    """The angles per position; llama3 by wave length, as its authors put it."""
+    """The angles per position, of the channels that turn; llama3 by wave length, as its authors put it."""
     result = []
-    for i in range(head_dim // 2):
-        f = rope.rope_theta ** (-2 * i / head_dim)
+    turning = int(head_dim * rope.partial_rotary_factor)
+    for i in range(turning // 2):
+        f = rope.rope_theta ** (-2 * i / turning)
         if rope.rope_type == "linear":
             f /= rope.factor
         if rope.rope_type == "llama3":
@@ -95,15 +112,19 @@ def frequencies(rope: RopeConfig, head_dim: int) -> list[float]:
     return result
 
 
-def turn(x: Vector, position: int, freqs: list[float]) -> Vector:
-    """[LLM-2], half-split."""
-    half = len(x) // 2
+def turn(x: Vector, position: int, freqs: list[float], *, neighbours: bool = False) -> Vector:
+    """[LLM-2], half-split or of neighbours, of as many channels as there are angles for."""
+    if neighbours:  # the same with the even channels first
+        turned = turn(x[::2] + x[1::2], position, freqs)
+        half = len(x) // 2
+        return [turned[i // 2 + half * (i % 2)] for i in range(len(x))]
+    half = len(freqs)
     first, second = [], []
     for i in range(half):
         cos, sin = rounded(math.cos(position * freqs[i])), rounded(math.sin(position * freqs[i]))
         first.append(x[i] * cos - x[i + half] * sin)
         second.append(x[i + half] * cos + x[i] * sin)
-    return first + second
+    return first + second + x[2 * half :]
 
 
 def attend(q: Vector, keys: Matrix, values: Matrix, *, scale: float, cap: float = 0.0) -> Vector:
@@ -142,7 +163,8 @@ def attention_block(
     stream: Matrix, config: ModelConfig, tensors: dict[str, Any], prefix: str, *, window: int = 0
 ) -> Matrix:
     D, shared = config.head_dim, config.num_attention_heads // config.num_key_value_heads
-    freqs = frequencies(config.rope, D)
+    layer = int(prefix.split(".")[-2])
+    freqs = frequencies(config.rope, D) if not config.rope_layers or config.rope_layers[layer] else []
     at = f"{prefix}self_attn."
     q, k, v = ([linear(x, tensors, f"{at}{n}_proj") for x in stream] for n in ("q", "k", "v"))
     q, k = (
@@ -150,7 +172,11 @@ def attention_block(
         for n, part in (("q", q), ("k", k))
     )
     q, k, v = ([heads(x, D) for x in part] for part in (q, k, v))
-    q, k = ([[turn(h, t, freqs) for h in token] for t, token in enumerate(part)] for part in (q, k))
+    near = config.model_type in NEIGHBOURS
+    q, k = (
+        [[turn(h, t, freqs, neighbours=near) for h in token] for t, token in enumerate(part)]
+        for part in (q, k)
+    )
     out = []
     for t in range(len(stream)):
         mixed: Vector = []
@@ -164,6 +190,9 @@ def attention_block(
 
 def mlp(x: Vector, tensors: dict[str, Any], prefix: str, *, act: str = "silu") -> Vector:
     """[LLM-4]."""
+    if f"{prefix}mlp.c_fc.weight" in tensors:
+        active = [ACTIVATIONS[act](u) for u in linear(x, tensors, f"{prefix}mlp.c_fc")]
+        return linear(active, tensors, f"{prefix}mlp.c_proj")
     gate, up = (linear(x, tensors, f"{prefix}mlp.{n}_proj") for n in ("gate", "up"))
     gated = [ACTIVATIONS[act](g) * u for g, u in zip(gate, up, strict=True)]
     return linear(gated, tensors, f"{prefix}mlp.down_proj")
@@ -179,20 +208,18 @@ def block(
     places = PLACES.get(config.model_type, Places())
 
     def norm(name: str, xs: Matrix) -> Matrix:
-        return (
-            xs
-            if not name
-            else [rms_norm(x, tensors[f"{prefix}{name}.weight"], config.rms_norm_eps) for x in xs]
-        )
+        return xs if not name else [any_norm(x, config, tensors, f"{prefix}{name}") for x in xs]
 
     def branch(xs: Matrix) -> Matrix:
         """[LLM-8]."""
         factor = config.residual_multiplier
         return xs if factor == 1.0 else [[a * rounded(factor) for a in x] for x in xs]
 
-    y = attention_block(norm(places.before_attention, stream), config, tensors, prefix, window=window)
+    entered = norm(places.before_attention, stream)
+    y = attention_block(entered, config, tensors, prefix, window=window)
     stream = added(stream, branch(norm(places.after_attention, y)))
-    y = [mlp(x, tensors, prefix, act=config.hidden_act) for x in norm(places.before_mlp, stream)]
+    read = entered if config.model_type in PARALLEL else norm(places.before_mlp, stream)
+    y = [mlp(x, tensors, prefix, act=config.hidden_act) for x in read]
     return added(stream, branch(norm(places.after_mlp, y)))
 
 
@@ -227,9 +254,11 @@ def logits(token_ids: list[int], config: ModelConfig, arrays: dict[str, Any]) ->
         stream = block(
             stream, config, tensors, f"model.layers.{layer}.", window=(config.windows or (0,) * 99)[layer]
         )
-    stream = [rms_norm(x, tensors["model.norm.weight"], config.rms_norm_eps) for x in stream]
+    stream = [any_norm(x, config, tensors, "model.norm") for x in stream]
     head = table if config.tie_word_embeddings else tensors["lm_head.weight"]
     scaled = [[dot(x, row) for row in head] for x in stream]
     if config.logits_scaling != 1.0:
         scaled = [[a / rounded(config.logits_scaling) for a in x] for x in scaled]
+    if config.logit_scale != 1.0:
+        scaled = [[a * rounded(config.logit_scale) for a in x] for x in scaled]
     return [[soft_cap(a, config.final_logit_softcapping) for a in x] for x in scaled]

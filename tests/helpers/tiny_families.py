@@ -57,4 +57,29 @@ FAMILY_CHANGES: dict[str, dict[str, Any]] = {
         "architectures": ["Phi3ForCausalLM"],
         "sliding_window": WINDOW,
     },
+    "stablelm": {
+        "model_type": "stablelm",
+        "architectures": ["StableLmForCausalLM"],
+        "partial_rotary_factor": 0.5,
+        "use_qkv_bias": True,
+    },
+    "starcoder2": {
+        "model_type": "starcoder2",
+        "architectures": ["Starcoder2ForCausalLM"],
+        "hidden_act": "gelu_pytorch_tanh",
+        "sliding_window": WINDOW,
+    },
+    "smollm3": {
+        "model_type": "smollm3",
+        "architectures": ["SmolLM3ForCausalLM"],
+        "no_rope_layer_interval": 2,
+        "use_sliding_window": True,
+        "sliding_window": WINDOW,
+    },
+    "cohere": {
+        "model_type": "cohere",
+        "architectures": ["CohereForCausalLM"],
+        "attention_bias": True,
+        "logit_scale": 0.3,
+    },
 }

@@ -17,8 +17,10 @@ from awq_ref.model import (
     Decoder,
     ModelConfig,
     block_linear_shapes,
+    block_norm_shapes,
     block_prefix,
     model_tensor_shapes,
+    norm_tensor,
     stored_place,
 )
 
@@ -48,10 +50,10 @@ def random_tensors(config: ModelConfig, rng: np.random.Generator, *, gain: float
     """Draw every tensor of a checkpoint; a larger gain of the linears makes attention sharper, and bounds wider."""
     tensors = {}
     for name, shape in model_tensor_shapes(config).items():
-        if "norm" in name:
-            values = rng.uniform(0.5, 1.5, shape) - config.family.norm_offset
-        elif name.endswith(".bias"):
+        if name.endswith(".bias"):
             values = rng.normal(0, 0.3, shape)
+        elif "norm" in name:
+            values = rng.uniform(0.5, 1.5, shape) - config.family.norm_offset
         elif "embed_tokens" in name:
             values = rng.normal(0, 1, shape)
         else:
@@ -67,16 +69,18 @@ def make_decoder(config: ModelConfig, tensors: dict[str, F32]) -> Decoder:
         return FloatLinear(tensors[f"{place}.weight"][rows], None if bias is None else bias[rows])
 
     def norm(name: str) -> F32:
-        return tensors[f"{name}.weight"] + np.float32(config.family.norm_offset)
+        offset = np.float32(0.0 if name.endswith(".bias") else config.family.norm_offset)
+        return tensors[norm_tensor(name)] + offset
 
     blocks = []
     for layer in range(config.num_hidden_layers):
         prefix = block_prefix(config, layer)
-        norms = {name: norm(f"{prefix}{name}") for name in config.family.norms}
+        norms = {name: norm(f"{prefix}{name}") for name in block_norm_shapes(config)}
         blocks.append(Block(norms, {name: linear(f"{prefix}{name}") for name in block_linear_shapes(config)}))
     table = tensors["model.embed_tokens.weight"]
     head = FloatLinear(table.astype(np.float32)) if config.tie_word_embeddings else linear("lm_head")
-    return Decoder(config, table, blocks, norm("model.norm"), head)
+    norm_bias = norm("model.norm.bias") if config.family.norm_bias else None
+    return Decoder(config, table, blocks, norm("model.norm"), head, norm_bias)
 
 
 def tiny_decoder(rng: np.random.Generator, **changes: Any) -> Decoder:

@@ -1,8 +1,11 @@
 """Laws that hold for every family: what the plan scales, the block does not notice."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.assertions import assert_close, frozen
+from helpers.folds import Folded, folded, random_scales
 from helpers.tiny_families import FAMILY_CHANGES
 from helpers.tiny_model import make_decoder, random_tensors, tiny_config
 from hypothesis import given, settings
@@ -10,57 +13,13 @@ from hypothesis import strategies as st
 
 from awq_ref.model import FAMILIES, Block, block_forward, block_linear_shapes, make_context
 from awq_ref.pipeline.block_search import NORM_STORAGE
-from awq_ref.search import LinearFold, fold_into_norm, plan_for, query_head_tie, round_to
+from awq_ref.search import LinearFold, fold_into_norm, plan_for, round_to
 from awq_ref.search.unfolding import norm_scales
 
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 # Of the largest output. A fold rounds every folded weight and norm once, relative 2**-24 each, 2**-22 for all of a
 # site; norms, softmax and the products carry that on, amplified by less than 64 for these sizes.
 TOLERANCE = 64 * 2.0**-22
-
-
-class Folded:
-    """A linear as it is stored after its fold, before rounding."""
-
-    def __init__(self, linear, fold):
-        self.weight = frozen(fold.apply(linear.weight))
-        self.bias = None if linear.bias is None else fold.apply_bias(linear.bias)
-        self.out_features, self.in_features = self.weight.shape
-        self.resident_bytes = 0
-
-    def __call__(self, x):
-        y = x @ self.weight.T
-        return y if self.bias is None else y + self.bias
-
-
-def ties_of(config):
-    return query_head_tie(
-        n_heads=config.num_attention_heads, n_kv_heads=config.num_key_value_heads, head_dim=config.head_dim
-    )
-
-
-def folded(block, config, plan, draw_scales, storage):
-    """The block with scales folded in at every site of a plan."""
-    norms = dict(block.norms)
-    rows, columns = {}, {}
-    for group in plan:
-        if group.producer_kind == "none":
-            continue
-        if group.producer_kind == "norm":
-            norm = norms[group.producer]
-            norms[group.producer], scales = fold_into_norm(
-                norm, draw_scales(len(norm)), storage_dtype=storage
-            )
-        else:
-            made = draw_scales(len(block.linears[group.producer].weight))
-            rows[group.producer] = made
-            scales = made[ties_of(config)] if group.tied else made
-        columns |= dict.fromkeys(group.consumers, scales)
-    linears = {
-        name: Folded(linear, LinearFold(columns=columns.get(name), rows=rows.get(name)))
-        for name, linear in block.linears.items()
-    }
-    return Block(norms, linears)
 
 
 def a_block(family, rng):
@@ -82,9 +41,7 @@ def test_folding_leaves_the_block_unchanged(family, dtype, seed):
     config, block = a_block(family, rng)
     storage = NORM_STORAGE[dtype, config.family.norm_offset]
     x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
-    scaled = folded(
-        block, config, plan_for(family), lambda n: np.exp(rng.uniform(-2, 2, n)).astype(np.float32), storage
-    )
+    scaled = folded(block, config, plan_for(family), random_scales(rng), storage)
     expected = outputs(block, config, x)
     assert_close(outputs(scaled, config, x), expected, atol=TOLERANCE * np.abs(expected).max())
 
@@ -96,16 +53,41 @@ def test_a_wrong_plan_would_be_noticed(rng, family, wrong):
     x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
     expected = outputs(block, config, x)
     try:
-        scaled = folded(
-            block,
-            config,
-            plan_for(wrong),
-            lambda n: np.exp(rng.uniform(-2, 2, n)).astype(np.float32),
-            "float32",
-        )
+        scaled = folded(block, config, plan_for(wrong), random_scales(rng), "float32")
     except KeyError as missing:
         assert "layernorm" in str(missing)  # the norm that should take the scales is not there
         return
+    assert np.abs(outputs(scaled, config, x) - expected).max() > 1000 * TOLERANCE * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("left_out", ["self_attn.v_proj", "mlp.gate_proj"])
+def test_a_reader_of_a_shared_norm_that_is_forgotten_would_be_noticed(rng, left_out):
+    """Command R: the norm before the attention is the MLP's too."""
+    config, block = a_block("cohere", rng)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    plan = plan_for("cohere")
+    fewer = tuple(name for name in plan[0].consumers if name != left_out)
+    scaled = folded(block, config, (replace(plan[0], consumers=fewer),), random_scales(rng), "float32")
+    expected = outputs(block, config, x)
+    assert np.abs(outputs(scaled, config, x) - expected).max() > 1000 * TOLERANCE * np.abs(expected).max()
+
+
+def test_a_bias_of_a_norm_that_is_not_divided_would_be_noticed(rng):
+    config, block = a_block("stablelm", rng)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    scaled = folded(block, config, plan_for("stablelm"), random_scales(rng), "float32")
+    scaled.norms["input_layernorm.bias"] = block.norms["input_layernorm.bias"]
+    expected = outputs(block, config, x)
+    assert np.abs(outputs(scaled, config, x) - expected).max() > 1000 * TOLERANCE * np.abs(expected).max()
+
+
+def test_scales_behind_an_activation_would_be_noticed(rng):
+    """StarCoder2 with up -> down, as if there were a gate."""
+    config, block = a_block("starcoder2", rng)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    through = replace(plan_for("starcoder2")[3], producer="mlp.c_fc", producer_kind="linear")
+    scaled = folded(block, config, (through,), random_scales(rng), "float32")
+    expected = outputs(block, config, x)
     assert np.abs(outputs(scaled, config, x) - expected).max() > 1000 * TOLERANCE * np.abs(expected).max()
 
 

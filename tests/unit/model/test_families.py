@@ -1,6 +1,7 @@
 """Every family against the scalar loop, and what its row says of a config.json."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from helpers.source import ROOT
 from helpers.tiny_families import FAMILY_CHANGES, WINDOW
 from helpers.tiny_model import TINY, make_decoder, random_tensors, tiny_config
 
-from awq_ref.errors import FormatError
+from awq_ref.errors import FormatError, ShapeError, UnsupportedError
 from awq_ref.model import (
     FAMILIES,
     ModelConfig,
@@ -32,6 +33,12 @@ EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 def made(family, rng, **changes):
     config = tiny_config(**(FAMILY_CHANGES[family] | changes))
     return config, random_tensors(config, rng, gain=0.7)
+
+
+def silent(family):
+    """A config.json that leaves head_dim and rope_theta out."""
+    told = {key: value for key, value in TINY.items() if key not in ("head_dim", "rope_theta")}
+    return told | {"model_type": family}
 
 
 def assert_near(logits, expected):
@@ -77,6 +84,12 @@ def test_decoding_with_a_cache_gives_the_full_pass(rng, family, cuts):
         ("gemma2", {"final_logit_softcapping": None}),
         ("gemma2", {"query_pre_attn_scalar": 4}),
         ("gemma2", {"sliding_window": None}),
+        ("starcoder2", {"sliding_window": None}),
+        ("smollm3", {"no_rope_layer_interval": 9}),
+        ("cohere", {"logit_scale": 1.0}),
+        ("smollm3", {"use_sliding_window": False}),
+        ("stablelm", {"partial_rotary_factor": 1.0}),
+        ("stablelm", {"layer_norm_eps": 0.1}),
     ],
     ids=str,
 )
@@ -94,7 +107,20 @@ def test_windows_of_the_families():
         "qwen2": (0, WINDOW),
         "gemma2": (WINDOW, 0),
         "phi3": (WINDOW, WINDOW),
+        "starcoder2": (WINDOW, WINDOW),
+        "smollm3": (0, WINDOW),
     }
+
+
+def test_layers_without_rope():
+    layers = {name: tiny_config(**changes).rope_layers for name, changes in FAMILY_CHANGES.items()}
+    assert {name: found for name, found in layers.items() if found} == {"smollm3": (True, False)}
+    assert tiny_config(model_type="smollm3", no_rope_layers=[0, 1]).rope_layers == (False, True)
+    assert tiny_config(model_type="smollm3").rope_layers == ()  # every fourth, of two
+    assert (
+        tiny_config(model_type="llama", no_rope_layers=[0, 1]).rope_layers == ()
+    )  # not a key of this family
+    assert ModelConfig.from_json(silent("smollm3")).rope.rope_theta == 2e6
 
 
 def test_biases_of_the_families():
@@ -107,6 +133,11 @@ def test_biases_of_the_families():
     assert biases(model_type="qwen2", attention_bias=True, mlp_bias=True) == "qkv"
     assert biases(model_type="qwen3") == ""
     assert biases(model_type="qwen3", attention_bias=True) == "qkvo"
+    assert biases(**FAMILY_CHANGES["stablelm"]) == "ipqkv"  # both norms too
+    assert biases(**FAMILY_CHANGES["stablelm"] | {"use_qkv_bias": False, "mlp_bias": True}) == "ip"
+    assert biases(**FAMILY_CHANGES["starcoder2"]) == "ipqkvocc"
+    assert biases(**FAMILY_CHANGES["starcoder2"] | {"use_bias": False}) == "ip"
+    assert biases(**FAMILY_CHANGES["cohere"]) == "qkvo"
     assert biases(model_type="mistral", attention_bias=True, mlp_bias=True) == ""
     assert biases(model_type="granite", attention_bias=True, mlp_bias=True) == "qkvogud"
 
@@ -136,8 +167,7 @@ def test_fused_linears_are_one_tensor_and_know_their_rows():
 
 def test_what_a_silent_config_json_means():
     gemma2 = tiny_config(model_type="gemma2", head_dim=None)
-    silent = {key: value for key, value in TINY.items() if key != "head_dim"} | {"model_type": "gemma2"}
-    config = ModelConfig.from_json(silent)
+    config = ModelConfig.from_json(silent("gemma2"))
     assert (config.head_dim, gemma2.head_dim) == (256, 2)  # a null is no silence
     assert config.tie_word_embeddings
     assert config.hidden_act == "gelu_pytorch_tanh"
@@ -145,6 +175,8 @@ def test_what_a_silent_config_json_means():
     assert (config.attn_logit_softcapping, config.final_logit_softcapping) == (50.0, 30.0)
     assert config.embedding_multiplier == math.sqrt(8)
     assert tiny_config(model_type="granite").softmax_scale == 1.0
+    cohere = ModelConfig.from_json(silent("cohere"))
+    assert (cohere.logit_scale, cohere.rope.rope_theta, cohere.rms_norm_eps) == (0.0625, 5e5, 1e-5)
     assert (
         tiny_config(model_type="llama", logits_scaling=5.0).logits_scaling == 1.0
     )  # not a number of this family
@@ -152,6 +184,32 @@ def test_what_a_silent_config_json_means():
         tiny_config(model_type="gemma", hidden_activation=None, hidden_act="gelu").hidden_act
         == "gelu_pytorch_tanh"
     )
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [("stablelm", "qk_layernorm"), ("stablelm", "use_parallel_residual"), ("cohere", "use_qk_norm")],
+)
+def test_a_variant_that_does_not_run_is_named(family, name):
+    with pytest.raises(UnsupportedError, match=f"{name} must be false for {family}; got True"):
+        tiny_config(model_type=family, **{name: True})
+
+
+@pytest.mark.parametrize("share", [0.2, 0.75, 1.5, -0.5])
+def test_a_part_of_the_head_that_cannot_turn(share):
+    with pytest.raises(FormatError, match="partial_rotary_factor must leave pairs"):
+        tiny_config(model_type="stablelm", partial_rotary_factor=share)
+
+
+def test_a_bias_of_the_final_norm_belongs_to_families_with_biases(rng):
+    config, tensors = made("stablelm", rng)
+    decoder = make_decoder(config, tensors)
+    with pytest.raises(ShapeError, match="norm_bias must be given"):
+        replace(decoder, norm_bias=None)
+    llama = make_decoder(*made("llama", rng))
+    with pytest.raises(ShapeError, match="norm_bias must not be given"):
+        replace(llama, norm_bias=llama.norm)
+    assert decoder.resident_bytes()["norms"] == 4 * 8 * 10
 
 
 @pytest.mark.parametrize("value", [0, -1.0])

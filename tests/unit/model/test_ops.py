@@ -9,8 +9,10 @@ from helpers.bounded import Bounded, exact, split
 from awq_ref.model.ops import (
     ACTIVATIONS,
     NORMS,
+    apply_norm,
     causal_mask,
     gelu_tanh,
+    layer_norm,
     rms_norm,
     silu,
     soft_cap,
@@ -40,6 +42,27 @@ def test_rms_norm_follows_the_scalar_loop(rng):
     y = rms_norm(frozen(x), frozen(weight), eps=1e-5)
     assert y.dtype == np.float32
     assert_close(y, expected, atol=bound)
+
+
+def test_layer_norm_of_a_row_worked_by_hand():
+    # mean 4, centred (-3, 3, 0, 0), mean square 4.5; eps 4.5 makes the root 3
+    y = layer_norm(frozen(np.float32([[1, 7, 4, 4]])), frozen(np.float32([1, 10, 1, 1])), eps=4.5)
+    assert y.dtype == np.float32
+    assert_close(y, [[-1.0, 10.0, 0.0, 0.0]], rtol=4 * U)
+
+
+def test_layer_norm_follows_the_scalar_loop_far_from_zero(rng):
+    x, weight = rng.normal(50, 3, (5, 33)).astype(np.float32), rng.normal(1, 0.2, 33).astype(np.float32)
+    expected, bound = split([oracle.layer_norm(row, exact(weight), 1e-5) for row in exact(x)])
+    y = layer_norm(frozen(x), frozen(weight), eps=1e-5)
+    assert y.dtype == np.float32
+    assert_close(y, expected, atol=bound)
+
+
+def test_a_bias_is_added_after_the_norm():
+    x, weight, bias = np.float32([[3, 3]]), np.float32([1, 2]), frozen(np.float32([10, 20]))
+    assert_same_bits(apply_norm("rms", x, weight, bias, eps=7.0), [[10.75, 21.5]], dtype=np.float32)
+    assert_same_bits(apply_norm("rms", x, weight, None, eps=7.0), [[0.75, 1.5]], dtype=np.float32)
 
 
 def test_silu_of_numbers_worked_by_hand():
@@ -137,7 +160,7 @@ def test_gelu_tanh_at_the_ends_of_float32():
 
 
 def test_kinds_by_their_names():
-    assert NORMS == {"rms": rms_norm}
+    assert NORMS == {"rms": rms_norm, "layer": layer_norm}
     assert ACTIVATIONS == {"silu": silu, "swish": silu, "gelu_pytorch_tanh": gelu_tanh}
 
 

@@ -65,6 +65,23 @@ def test_a_quarter_turn_swaps_the_halves():
     assert_same_bits(out, [-3, 2, 1, 4], dtype=np.float32)
 
 
+def test_a_quarter_turn_of_neighbours():
+    # pairs (1, 2) and (3, 4)
+    cos, sin = np.float32([0, 1]), np.float32([1, 0])
+    out = np.empty(4, dtype=np.float32)
+    apply_rope(frozen(np.float32([1, 2, 3, 4])), cos, sin, out=out, neighbours=True)
+    assert_same_bits(out, [-2, 1, 3, 4], dtype=np.float32)
+
+
+def test_a_quarter_turn_of_a_part_of_the_head():
+    # the first two of six channels are a pair, the others stay
+    x, out = frozen(np.float32([1, 2, 3, 4, 5, 6])), np.empty(6, dtype=np.float32)
+    apply_rope(x, np.float32([0]), np.float32([1]), out=out)
+    assert_same_bits(out, [-2, 1, 3, 4, 5, 6], dtype=np.float32)
+    half = RopeConfig(partial_rotary_factor=0.5)
+    assert_close(rope_frequencies(half, 8), [1.0, 0.01], rtol=1e-15)  # as for a head of four
+
+
 def test_apply_rope_follows_the_scalar_loop_into_strided_memory(rng):
     x = rng.normal(0, 1, (3, 2, 8)).astype(np.float32)  # (tokens, heads, head_dim)
     frequencies = rope_frequencies(LLAMA3, 8)

@@ -1,7 +1,7 @@
 import pytest
 
 from awq_ref.errors import FormatError, UnsupportedError
-from awq_ref.model.windows import read_windows
+from awq_ref.model.windows import read_rope_layers, read_windows
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,12 @@ from awq_ref.model.windows import read_windows
             "upper_layers",
             {"sliding_window": 4, "max_window_layers": 1, "use_sliding_window": True},
             (0, 4, 4),
+        ),
+        ("layers_without_rope", {"sliding_window": 4, "no_rope_layer_interval": 2}, ()),
+        (
+            "layers_without_rope",
+            {"sliding_window": 4, "no_rope_layer_interval": 2, "use_sliding_window": True},
+            (0, 4, 0),
         ),
         ("upper_layers", {"sliding_window": 4, "max_window_layers": 3, "use_sliding_window": True}, ()),
     ],
@@ -47,3 +53,27 @@ def test_layer_types_that_do_not_fit():
         UnsupportedError, match="full_attention or sliding_attention; got 'chunked_attention'"
     ):
         read_windows({"sliding_window": 4, "layer_types": ["chunked_attention"] * 2}, "always", 2)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({}, ()),
+        ({"no_rope_layer_interval": 4}, ()),
+        ({"no_rope_layer_interval": 2}, (True, False, True)),
+        ({"no_rope_layer_interval": 1}, (False, False, False)),
+        ({"no_rope_layer_interval": 2, "no_rope_layers": [0, 1, 1, 0]}, (False, True, True)),
+    ],
+)
+def test_which_layers_have_rope(config, expected):
+    assert read_rope_layers(config, 3) == expected
+
+
+def test_layers_without_rope_that_do_not_fit():
+    for interval in (0, -1, 2.5, True, "4"):
+        with pytest.raises(FormatError, match="no_rope_layer_interval must be a whole number of at least 1"):
+            read_rope_layers({"no_rope_layer_interval": interval}, 2)
+    with pytest.raises(FormatError, match="no_rope_layers must be a list of 2, one per layer; got 1 entries"):
+        read_rope_layers({"no_rope_layer_interval": 4, "no_rope_layers": [1]}, 2)
+    with pytest.raises(FormatError, match="one per layer; got 3"):
+        read_rope_layers({"no_rope_layer_interval": 4, "no_rope_layers": 3}, 2)

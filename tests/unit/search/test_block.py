@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers.assertions import assert_same_bits
+from helpers.assertions import assert_close, assert_same_bits
 from helpers.toy_block import attention, block_output, block_sites, make_block, mlp
 
 from awq_ref.calibration import SiteStatistics
@@ -108,6 +108,17 @@ def test_norms_come_back_as_they_are_stored(norm_dtype):
     result = run_search(make_block(4), norm_dtype=norm_dtype)
     for norm in result.norms.values():
         assert_same_bits(round_to(norm, norm_dtype), norm)
+
+
+@pytest.mark.parametrize("recipe", ["awq", "llm-awq"])
+def test_a_norms_bias_is_divided_by_what_its_readers_are_multiplied_by(recipe):
+    block = make_block()
+    bias = np.linspace(-1, 1, 32, dtype=np.float32)
+    block.norms["input_layernorm.bias"] = bias
+    result = run_search(block, recipe, norm_dtype="float32")
+    columns = result.folds["self_attn.q_proj"].columns
+    assert columns is not None
+    assert_close(result.norms["input_layernorm.bias"] * columns, bias, rtol=2.0**-23)
 
 
 def test_clips_have_one_limit_per_row_and_group():
