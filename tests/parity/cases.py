@@ -30,9 +30,29 @@ SIZES: dict[str, Any] = {
     "pad_token_id": 0,
 }
 
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
+
 # case -> (family, changes)
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
+    "llama_one_key_value_head": ("llama", {"num_key_value_heads": 1}),
+    "llama_all_key_value_heads": ("llama", {"num_key_value_heads": 8}),
+    "llama_tied": ("llama", {"tie_word_embeddings": True}),
+    "llama_head_dim_of_its_own": ("llama", {"head_dim": 24}),
+    "llama_biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
+    "llama_rope_llama3": ("llama", {"rope_parameters": LLAMA3}),
+    "llama_rope_linear": ("llama", {"rope_parameters": LINEAR}),
+    "llama_bfloat16": ("llama", {"dtype": torch.bfloat16}),
+    "llama_float16": ("llama", {"dtype": torch.float16}),
+    "llama_sharded": ("llama", {"max_shard_size": "60KB"}),
     "mistral": ("mistral", {"sliding_window": WINDOW, "head_dim": 24}),
     "mistral_without_window": ("mistral", {"sliding_window": None}),
     "qwen2": ("qwen2", {}),
@@ -92,7 +112,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 def save_model(folder: Path, family: str, *, seed: int = 11, **changes: Any) -> Any:
     """Save a random model to the folder; return what transformers loads from it, in float32."""
-    dtype = changes.pop("dtype", torch.float32)
+    dtype, shard = changes.pop("dtype", torch.float32), changes.pop("max_shard_size", "1GB")
     changes.pop("model_type", None)
     torch.manual_seed(seed)
     config = AutoConfig.for_model(family, **(SIZES | changes))
@@ -103,7 +123,7 @@ def save_model(folder: Path, family: str, *, seed: int = 11, **changes: Any) -> 
             if parameter.ndim == 1:  # norms and biases start as ones and zeros, which would hide mistakes
                 parameter.add_(0.3 * torch.randn_like(parameter))
             assert torch.isfinite(parameter).all(), name
-    model.to(dtype).save_pretrained(folder)
+    model.to(dtype).save_pretrained(folder, max_shard_size=shard)
     return loaded(folder)
 
 
