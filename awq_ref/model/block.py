@@ -25,7 +25,7 @@ from awq_ref.dtypes import F32, I64, Bool
 from awq_ref.model.attention import Scores, attention
 from awq_ref.model.cache import KVCache
 from awq_ref.model.config import ModelConfig
-from awq_ref.model.families import Place
+from awq_ref.model.family import Place
 from awq_ref.model.ops import ACTIVATIONS, apply_norm
 from awq_ref.model.rope import apply_rope, rope_frequencies, rope_tables
 from awq_ref.spec import LinearOperator
