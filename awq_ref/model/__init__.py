@@ -4,6 +4,7 @@ ModelConfig, FAMILIES       what a config.json says; the known architectures
 block_linear_shapes, ...    names and shapes of tensors
 Block, Context, make_context, attention_forward, mlp_forward, block_forward
 Decoder                     the whole model
+Entrance, enter             from an embedding's rows to the first block
 KVCache, new_cache          what earlier tokens left behind
 greedy, stream, generate_batch
 """
@@ -21,7 +22,8 @@ from awq_ref.model.block import (
 )
 from awq_ref.model.cache import KVCache, new_cache
 from awq_ref.model.config import ModelConfig
-from awq_ref.model.decoder import Decoder, scaled_embeddings
+from awq_ref.model.decoder import Decoder
+from awq_ref.model.entrance import Entrance, enter
 from awq_ref.model.families import FAMILIES
 from awq_ref.model.generate import generate_batch, greedy, stream
 from awq_ref.model.rope import ROPE_TYPES, RopeConfig
@@ -34,6 +36,7 @@ from awq_ref.model.shapes import (
     model_tensor_shapes,
     norm_tensor,
     outer_tensor_shapes,
+    stored_order,
     stored_place,
 )
 
@@ -43,6 +46,7 @@ __all__ = [
     "Block",
     "Context",
     "Decoder",
+    "Entrance",
     "KVCache",
     "ModelConfig",
     "RopeConfig",
@@ -54,6 +58,7 @@ __all__ = [
     "block_prefix",
     "block_stored_shapes",
     "block_tensor_shapes",
+    "enter",
     "generate_batch",
     "greedy",
     "make_context",
@@ -64,7 +69,7 @@ __all__ = [
     "norm_tensor",
     "normed",
     "outer_tensor_shapes",
-    "scaled_embeddings",
+    "stored_order",
     "stored_place",
     "stream",
 ]

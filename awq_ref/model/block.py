@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from awq_ref.dtypes import F32, I64, Bool
+from awq_ref.model.alibi import alibi_bias
 from awq_ref.model.attention import Scores, attention
 from awq_ref.model.cache import KVCache
 from awq_ref.model.config import ModelConfig
@@ -33,6 +34,11 @@ from awq_ref.spec import LinearOperator
 # Added to the score of a padded column. Finite: a query that sees nothing but padding then averages it, where
 # -inf would give NaN.
 PADDED = -1e30
+# Where a module's output is added -> the norm of the sum, in families that have one.
+STREAM_NORMS: dict[Place, Place] = {
+    "after_attention": "stream_after_attention",
+    "after_mlp": "stream_after_mlp",
+}
 GATE_TILE = 2**16  # elements of the MLP's gate that are worked on at a time: 256 KiB
 
 
@@ -58,6 +64,8 @@ class Context:
     padding  : float32, (batch, columns), 0 or PADDED; None where no column is padding
     cache    : already lengthened by the new tokens; None to look at no other tokens than these
     layer    : which layer is meant: its part of the cache, its window
+    positions : int64, (batch or 1, tokens), of the new tokens; None: 0, 1, ...
+    alibi    : float32, (batch or 1, key-value heads, queries per key, columns), added to scores [LLM-11]; None without
     """
 
     cos: F32
@@ -65,6 +73,8 @@ class Context:
     padding: F32 | None
     cache: KVCache | None
     layer: int = 0
+    positions: I64 | None = None
+    alibi: F32 | None = None
 
     def at_layer(self, layer: int) -> "Context":
         """Return the same context for another layer."""
@@ -107,7 +117,15 @@ def make_context(
         positions = _positions(valid, tokens)
         padding = np.where(valid, np.float32(0.0), np.float32(PADDED))
     cos, sin = rope_tables(positions[:, :, None, None], rope_frequencies(config.rope, config.head_dim))
-    return Context(cos, sin, padding, cache)
+    alibi = None
+    if config.alibi:
+        columns = before + tokens
+        every = np.arange(columns, dtype=np.int64)[None]
+        if valid is not None and padding is not None:
+            every = _positions(valid, columns)
+        alibi = alibi_bias(config.alibi, every, config.num_attention_heads, scale=config.softmax_scale)
+        alibi = alibi.reshape(len(every), config.num_key_value_heads, config.queries_per_key, columns)
+    return Context(cos, sin, padding, cache, positions=positions, alibi=alibi)
 
 
 def _turn(x: F32, config: ModelConfig, context: Context, *, out: F32) -> None:
@@ -154,13 +172,14 @@ def normed(x: F32, block: Block, config: ModelConfig, place: Place) -> F32:
 def add_branch(stream: F32, y: F32, block: Block, config: ModelConfig, place: Place) -> F32:
     """Return the stream plus what a module made of it, a new array.
 
-    Equation [LLM-8]  x <- x + r norm(y),    norm: only where the family has one after the module
+    Equation [LLM-8]  x <- norm'(x + r norm(y)),    norm, norm': only where the family has one there
         x -> stream    (..., hidden_size)
         r -> config.residual_multiplier
     Source: docs/equations.md#llm-8.
     """
     more = normed(y, block, config, place)
-    return stream + (more if config.residual_multiplier == 1.0 else more * config.residual_multiplier)
+    stream = stream + (more if config.residual_multiplier == 1.0 else more * config.residual_multiplier)
+    return normed(stream, block, config, STREAM_NORMS[place])
 
 
 def attention_forward(x: F32, block: Block, config: ModelConfig, context: Context) -> F32:
@@ -185,20 +204,25 @@ def attention_forward(x: F32, block: Block, config: ModelConfig, context: Contex
     keys, values = _keys_and_values(k, v, config, context)  # (B, G, S, D)
     turned = np.empty((B, G, T, R, D), dtype=np.float32)
     _turn(q, config, context, out=turned.transpose(0, 2, 1, 3, 4))
-    scores = Scores(config.softmax_scale, config.attn_logit_softcapping, config.window(context.layer))
-    mixed = attention(turned, keys, values, scores=scores, padding=context.padding)  # (B, T, G, R, D)
-    return linears["self_attn.o_proj"](mixed.reshape(B, T, G * R * D))
+    scores = Scores(
+        config.score_scale(context.layer), config.attn_logit_softcapping, config.window(context.layer)
+    )
+    mixed = attention(turned, keys, values, scores=scores, padding=context.padding, alibi=context.alibi)
+    return linears["self_attn.o_proj"](mixed.reshape(B, T, G * R * D))  # mixed (B, T, G, R, D)
 
 
-def mlp_input(stream: F32, entered: F32, block: Block, config: ModelConfig) -> F32:
-    """Return what the MLP reads: the normed stream after the attention, or, in parallel blocks, what attention read.
+def mlp_input(stream: F32, before: F32, entered: F32, block: Block, config: ModelConfig) -> F32:
+    """Return what the MLP reads: the normed stream after the attention; in parallel blocks, the stream before it.
 
-    Equation [LLM-8]  n_3(x), x the stream after the attention;  parallel: u = n_1(x), x the stream before it
-        x -> stream
+    Equation [LLM-8]  n_3(x), x the stream after the attention;  parallel: n_3(x), x the stream before it, or, without
+        an n_3,  u = n_1(x)
+        x -> stream; before
         u -> entered
     Source: docs/equations.md#llm-8.
     """
-    return entered if config.family.parallel else normed(stream, block, config, "before_mlp")
+    if config.family.parallel and config.family.norm_at("before_mlp") is None:
+        return entered
+    return normed(before if config.family.parallel else stream, block, config, "before_mlp")
 
 
 def mlp_forward(x: F32, block: Block, config: ModelConfig) -> F32:
@@ -246,6 +270,7 @@ def block_forward(x: F32, block: Block, config: ModelConfig, context: Context) -
     y : float32 array, shape (batch, tokens, hidden_size)
     """
     entered = normed(x, block, config, "before_attention")
-    x = add_branch(x, attention_forward(entered, block, config, context), block, config, "after_attention")
-    y = mlp_forward(mlp_input(x, entered, block, config), block, config)
-    return add_branch(x, y, block, config, "after_mlp")
+    y = attention_forward(entered, block, config, context)
+    stream = add_branch(x, y, block, config, "after_attention")
+    y = mlp_forward(mlp_input(stream, x, entered, block, config), block, config)
+    return add_branch(stream, y, block, config, "after_mlp")

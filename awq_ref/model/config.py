@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from awq_ref.errors import FormatError
+from awq_ref.model.alibi import Alibi
 from awq_ref.model.config_keys import (
     SIZE_DEFAULTS,
     SIZE_FIELDS,
+    by_our_names,
+    read_alibi,
     read_eos,
     read_factors,
     read_model_type,
@@ -72,6 +75,9 @@ class ModelConfig:
     logit_scale: float = 1.0  # logits are multiplied by it
     attn_logit_softcapping: float = 0.0  # 0: none
     final_logit_softcapping: float = 0.0  # 0: none
+    alibi: Alibi | None = None
+    embedding_size: int = 0  # 0: hidden_size
+    scale_attn_by_inverse_layer_idx: bool = False  # scores of layer n (from 0) are divided by n + 1 as well
 
     def __post_init__(self) -> None:
         require_known("model_type", self.model_type, FAMILIES)
@@ -108,6 +114,20 @@ class ModelConfig:
         """What the products of queries and keys are multiplied by."""
         return self.attention_multiplier or 1.0 / math.sqrt(self.query_pre_attn_scalar or self.head_dim)
 
+    def score_scale(self, layer: int) -> float:
+        """Return what the products of queries and keys of a layer are multiplied by."""
+        return self.softmax_scale / (layer + 1 if self.scale_attn_by_inverse_layer_idx else 1)
+
+    @property
+    def embedding_width(self) -> int:
+        """The width of the embedding's rows."""
+        return self.embedding_size or self.hidden_size
+
+    @property
+    def projects(self) -> bool:
+        """Tell whether linears stand between the embedding's width and the stream's."""
+        return self.embedding_width != self.hidden_size
+
     def window(self, layer: int) -> int:
         """Return how many columns a query of a layer sees, its own included; 0: all."""
         return self.windows[layer] if self.windows else 0
@@ -141,9 +161,9 @@ class ModelConfig:
         """
         model_type = read_model_type(config)
         family = FAMILIES[model_type]
-        config = {**family.defaults, **config}
-        config |= {name: config.get(key) for name, key in family.keys.items()}
+        config = by_our_names(config, family)
         require_needs(config, model_type, family)
+        alibi = read_alibi(config, family)
         sizes: dict[str, Any] = {}
         for name in SIZE_FIELDS:
             default = SIZE_DEFAULTS.get(name)
@@ -161,6 +181,14 @@ class ModelConfig:
             model_type=model_type,
             dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
             windows=read_windows(config, family.sliding, sizes["num_hidden_layers"]),
-            rope_layers=rope_layers_of(config, family, sizes["num_hidden_layers"]),
+            rope_layers=(
+                (False,) * sizes["num_hidden_layers"]
+                if alibi or family.position_table
+                else rope_layers_of(config, family, sizes["num_hidden_layers"])
+            ),
+            alibi=alibi,
+            embedding_size=read_whole(config, "word_embed_proj_dim", 0) if family.project_in else 0,
+            scale_attn_by_inverse_layer_idx=bool(config.get("scale_attn_by_inverse_layer_idx"))
+            and "scale_attn_by_inverse_layer_idx" in family.defaults,
             **read_factors(config, family, sizes["hidden_size"]),
         )

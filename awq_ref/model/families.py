@@ -11,7 +11,9 @@ Source: the parameter names of Hugging Face transformers.
 
 import difflib
 
+from awq_ref.model.alibi_families import ALIBI_FAMILIES
 from awq_ref.model.family import LLAMA_NORMS, Family, Norm, gated_linears, plain_linears
+from awq_ref.model.older_families import OLDER_FAMILIES
 
 FILE = "awq_ref/model/families.py"  # where a row is added, for error messages
 
@@ -153,6 +155,8 @@ FAMILIES: dict[str, Family] = {
         },
         needs={"use_qk_norm": False},
     ),
+    **OLDER_FAMILIES,
+    **ALIBI_FAMILIES,
 }
 
 

@@ -18,11 +18,11 @@ from awq_ref.pipeline.load import (
     check_complete,
     is_float,
     open_tokenizer,
-    read_norm,
     read_quantized_linear,
     read_weight,
 )
 from awq_ref.pipeline.observation import ObservedBlock, located, observed_blocks, open_float
+from awq_ref.pipeline.reading import open_model, read_norm
 from awq_ref.pipeline.stored_scales import ScaleSource, require_same_run, stored_folds
 from awq_ref.pipeline.texts import Calibration, calibration_windows
 from awq_ref.quantize import choose_grid, dequantize_linear, pseudo_quantize
@@ -105,7 +105,7 @@ def _open_pair(source: str | Path, quantized: str | Path, report: QuantizationRe
     other, original = Checkpoint.open(quantized), Checkpoint.open(source)
     _require_roles(original, other)
     original, config = open_float(original.folder)
-    other_config = ModelConfig.from_json(other.config)
+    other, other_config = open_model(other.folder)
     quantization = read_quantization_config(other.quantization_config or {})
     _require_same_shape(config, other_config)
     check_complete(other, other_config, quantization)

@@ -8,9 +8,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from awq_ref.checkpoint import RECORD, Checkpoint, QuantizationConfig, read_quantization_config
+from awq_ref.checkpoint import RECORD, QuantizationConfig, read_quantization_config
 from awq_ref.errors import ShapeError
 from awq_ref.model import ModelConfig, block_linear_shapes, model_tensor_shapes, outer_tensor_shapes
+from awq_ref.pipeline.reading import open_model
 from awq_ref.report.memory import bits_per_weight, kv_cache_bytes, weight_bytes
 from awq_ref.report.tables import format_bytes, format_table
 from awq_ref.spec import QuantSpec
@@ -26,6 +27,12 @@ def mean_bits_per_weight(config: ModelConfig, spec: QuantSpec) -> float:
     sizes = block_linear_shapes(config).values()
     bits = sum(out * into * bits_per_weight(spec, into) for out, into in sizes)
     return bits / sum(out * into for out, into in sizes)
+
+
+def _positions(config: ModelConfig) -> str:
+    if config.family.position_table:
+        return "learned positions"
+    return "alibi" if config.alibi else f"rope {config.rope.rope_type}"
 
 
 def _windows(config: ModelConfig) -> str:
@@ -49,7 +56,7 @@ def _architecture(config: ModelConfig) -> list[list[str]]:
         ],
         [
             "context",
-            f"{config.max_position_embeddings} tokens, rope {config.rope.rope_type}{_windows(config)}",
+            f"{config.max_position_embeddings} tokens, {_positions(config)}{_windows(config)}",
         ],
     ]
 
@@ -113,8 +120,7 @@ def describe_model(path: str | Path, *, tensors: bool = False) -> str:
     HubError
         If it is a name on the hub and cannot be had from there.
     """
-    checkpoint = Checkpoint.open(path)
-    config = ModelConfig.from_json(checkpoint.config)
+    checkpoint, config = open_model(path)
     stored = checkpoint.quantization_config
     quantization = None if stored is None else read_quantization_config(stored)
     rows = _architecture(config) + _storage(config, quantization, checkpoint.folder)

@@ -3,7 +3,7 @@
 Model                   decoder and tokenizer: logits, generate, stream, stream_text
 load_model              float or quantized folder -> Model
 read_block              one layer's weights -> Block, as the checkpoint stores them
-read_norm, read_weight, read_quantized_linear    one norm, one float linear, one linear's integers and their grid
+read_weight, read_quantized_linear    one float linear, one linear's integers and their grid
 check_complete          all tensors are there, said from the headers
 """
 
@@ -29,11 +29,11 @@ from awq_ref.model import (
     block_prefix,
     block_stored_shapes,
     block_tensor_shapes,
-    norm_tensor,
     outer_tensor_shapes,
     stored_place,
 )
 from awq_ref.pack import LAYOUTS, unpack_linear
+from awq_ref.pipeline.reading import open_model, read_decoder, read_norm, read_rows
 from awq_ref.quantize import take_rows
 from awq_ref.spec import LinearOperator, QuantizedLinear
 from awq_ref.text import Tokenizer, sampler
@@ -157,15 +157,6 @@ class Model:
         yield pieces.flush()
 
 
-def read_norm(checkpoint: Checkpoint, config: ModelConfig, name: str) -> F32:
-    """Read what a norm multiplies by: its weight, plus 1 in families that store the distance from 1.
-
-    Of a name that ends with ".bias": what it adds.
-    """
-    values, offset = checkpoint.read(norm_tensor(name)), config.family.norm_offset
-    return values + np.float32(offset) if offset and not name.endswith(".bias") else values
-
-
 def read_quantized_linear(
     checkpoint: Checkpoint, config: ModelConfig, name: str, quantization: QuantizationConfig
 ) -> QuantizedLinear:
@@ -174,13 +165,15 @@ def read_quantized_linear(
     place, rows = stored_place(config, name)
     tensors = {end: checkpoint.read_stored(f"{place}.{end}") for end in LAYOUTS[layout].tensor_names(spec)}
     linear = unpack_linear(tensors, spec, layout)
-    return linear if place == name else take_rows(linear, rows)
+    return linear if isinstance(rows, slice) and rows == slice(None) else take_rows(linear, rows)
 
 
 def read_weight(checkpoint: Checkpoint, config: ModelConfig, name: str) -> F32:
     """Read the float weight of one linear, by its whole name."""
     place, rows = stored_place(config, name)
-    return checkpoint.read(f"{place}.weight", rows=rows)
+    if config.family.transposed:
+        return np.ascontiguousarray(checkpoint.read(f"{place}.weight").T[rows])
+    return read_rows(checkpoint, f"{place}.weight", rows)
 
 
 def is_float(checkpoint: Checkpoint, config: ModelConfig, name: str) -> bool:
@@ -197,7 +190,7 @@ def _read_linear(
 ) -> LinearOperator:
     """Read one linear as it is stored: float under NAME.weight, integers under the names of the layout."""
     place, rows = stored_place(config, name)
-    bias = checkpoint.read(f"{place}.bias", rows=rows) if f"{place}.bias" in checkpoint else None
+    bias = read_rows(checkpoint, f"{place}.bias", rows) if f"{place}.bias" in checkpoint else None
     if quantization is None or is_float(checkpoint, config, name):
         return DenseLinear(read_weight(checkpoint, config, name), bias)
     linear = read_quantized_linear(checkpoint, config, name, quantization)
@@ -278,8 +271,7 @@ def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
     (1, 3, 4096)
     """
     require_one_of("load_model", "residency", residency, RESIDENCIES)
-    checkpoint = Checkpoint.open(path)
-    config = ModelConfig.from_json(checkpoint.config)
+    checkpoint, config = open_model(path)
     stored = checkpoint.quantization_config
     quantization = None if stored is None else read_quantization_config(stored)
     check_complete(checkpoint, config, quantization)
@@ -287,11 +279,6 @@ def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
         read_block(checkpoint, config, layer, quantization=quantization, residency=residency)
         for layer in range(config.num_hidden_layers)
     ]
-    family = config.family
-    embed_tokens = checkpoint.read(f"{family.embed_tokens}.weight")
-    head = embed_tokens if config.tie_word_embeddings else checkpoint.read(f"{family.lm_head}.weight")
-    norm = read_norm(checkpoint, config, family.final_norm)
-    norm_bias = read_norm(checkpoint, config, f"{family.final_norm}.bias") if family.norm_bias else None
-    decoder = Decoder(config, embed_tokens, blocks, norm, DenseLinear(head), norm_bias)
+    decoder = read_decoder(checkpoint, config, blocks)
     tokenizer = open_tokenizer(checkpoint.folder)
     return Model(decoder, tokenizer, quantization, _residency_note(blocks, quantization is not None))

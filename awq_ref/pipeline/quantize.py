@@ -33,7 +33,14 @@ from awq_ref.checkpoint import (
 from awq_ref.checks import require_between
 from awq_ref.dtypes import F32, I64
 from awq_ref.errors import UnsupportedError
-from awq_ref.model import ModelConfig, block_prefix, norm_tensor, outer_tensor_shapes, stored_place
+from awq_ref.model import (
+    ModelConfig,
+    block_prefix,
+    norm_tensor,
+    outer_tensor_shapes,
+    stored_order,
+    stored_place,
+)
 from awq_ref.pack import pack_linear
 from awq_ref.pipeline.block_search import search_sites
 from awq_ref.pipeline.describe import mean_bits_per_weight
@@ -49,7 +56,7 @@ from awq_ref.pipeline.observation import (
 )
 from awq_ref.pipeline.rounding import round_site
 from awq_ref.pipeline.texts import Calibration, calibration_windows
-from awq_ref.quantize import join_rows
+from awq_ref.quantize import join_rows, take_rows
 from awq_ref.report.progress import progress
 from awq_ref.report.quantization import LayerReport, QuantizationReport
 from awq_ref.search import LinearFold, Recipe, recipe_named
@@ -112,15 +119,18 @@ def _write_linears(
     for name, parts in job.config.family.stored_linears().items():
         if parts[0] not in linears:
             continue
-        place = f"{prefix}{name}"
-        for end, array in pack_linear(join_rows([linears[part] for part in parts]), job.layout).items():
+        place, order = f"{prefix}{name}", stored_order(job.config, name)
+        joined = join_rows([linears[part] for part in parts])
+        stored = joined if order is None else take_rows(joined, order)
+        for end, array in pack_linear(stored, job.layout).items():
             writer.add(f"{place}.{end}", array)
         bias = f"{place}.bias"
         if bias in job.checkpoint:
             values = job.checkpoint.read(bias)
             rows = [stored_place(job.config, f"{prefix}{part}")[1] for part in parts]
             folded = [folds[part].apply_bias(values[row]) for part, row in zip(parts, rows, strict=True)]
-            writer.add(bias, np.concatenate(folded), dtype=job.stored_dtype(bias))
+            whole = np.concatenate(folded) if order is None else np.concatenate(folded)[order]
+            writer.add(bias, whole, dtype=job.stored_dtype(bias))
 
 
 def _quantize_block(job: _Job, found: ObservedBlock, writer: ShardWriter) -> LayerReport:
@@ -155,8 +165,10 @@ def _require_statistics_fit(recipe: Recipe, statistics: ModelStatistics | None) 
 
 def _write_papers(checkpoint: Checkpoint, folder: Path, name: str, report: QuantizationReport) -> None:
     """Write what goes beside the weights: config.json, tokenizer and generation files, model card."""
+    family, always = ModelConfig.from_json(checkpoint.config).family, "lm_head"
+    ignored = dict.fromkeys(filter(None, (always, family.lm_head, family.project_in, family.project_out)))
     record = {"version": __version__, "recipe": report.recipe, "calibration": report.calibration}
-    config = output_config(checkpoint.config, report.spec, report.layout, ignored=["lm_head"], record=record)
+    config = output_config(checkpoint.config, report.spec, report.layout, ignored=ignored, record=record)
     write_json(folder / "config.json", config)
     copy_side_files(checkpoint.folder, folder)
     seen = report.calibration

@@ -119,6 +119,29 @@ COHERE = (
     LLAMA[3],
 )
 
+
+def _without_gate(before_attention: str, before_mlp: str) -> tuple[ScaleGroup, ...]:
+    """Return the plan of a block with these two norms and an MLP without a gate."""
+    return _replaced(
+        LLAMA,
+        qkv=replace(LLAMA[0], producer=before_attention),
+        gate_up=replace(LLAMA[2], site="mlp.up", producer=before_mlp, consumers=("mlp.up_proj",)),
+        down=_unscaled(LLAMA[3]),
+    )
+
+
+WITHOUT_GATE = _without_gate("input_layernorm", "post_attention_layernorm")
+# Attention and MLP read one norm's output, and the MLP has no gate: four linears, one site.
+PHI = (
+    replace(LLAMA[0], site="qkv_up", consumers=(*LLAMA[0].consumers, "mlp.up_proj"), judged="both"),
+    LLAMA[1],
+    _unscaled(LLAMA[3]),
+)
+# A ReLU lets a positive factor through: max(u / s, 0) = max(u, 0) / s.
+OPT = _replaced(_without_gate("self_attn_layer_norm", "final_layer_norm"), down=LLAMA[3])
+# Norms of the stream: what attention and MLP read is what they are added to.
+OPT_POST_NORM = _replaced(OPT, qkv=_unscaled(OPT[0]), up=_unscaled(OPT[2]))
+
 PLANS: dict[str, tuple[ScaleGroup, ...]] = {
     "llama": LLAMA,
     "mistral": LLAMA,
@@ -133,6 +156,17 @@ PLANS: dict[str, tuple[ScaleGroup, ...]] = {
     "starcoder2": STARCODER2,
     "smollm3": LLAMA,
     "cohere": COHERE,
+    "gpt_neox": WITHOUT_GATE,
+    "gpt_neox_sequential": WITHOUT_GATE,
+    "phi": PHI,
+    "opt": OPT,
+    "opt_post_norm": OPT_POST_NORM,
+    "gpt2": _without_gate("ln_1", "ln_2"),
+    "falcon": PHI,
+    "falcon_two_norms": _without_gate("ln_attn", "ln_mlp"),
+    "falcon_sequential": WITHOUT_GATE,
+    "bloom": WITHOUT_GATE,
+    "mpt": _without_gate("norm_1", "norm_2"),
 }
 
 

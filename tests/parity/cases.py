@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 TOLERANCE = 1e-5
@@ -39,6 +40,14 @@ LLAMA3 = {
     "original_max_position_embeddings": 32,
 }
 LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
+
+# Rows of FAMILIES that are a variant -> transformers' model_type.
+VARIANTS = {
+    "gpt_neox_sequential": "gpt_neox",
+    "opt_post_norm": "opt",
+    "falcon_two_norms": "falcon",
+    "falcon_sequential": "falcon",
+}
 
 # case -> (family, changes)
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -106,6 +115,40 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "cohere": ("cohere", {"logit_scale": 0.5}),
     "cohere_biases": ("cohere", {"attention_bias": True, "tie_word_embeddings": False}),
+    "gpt_neox": ("gpt_neox", {}),
+    "gpt_neox_half": ("gpt_neox", {"rotary_pct": 0.5, "attention_bias": False, "tie_word_embeddings": True}),
+    "gpt_neox_sequential": ("gpt_neox_sequential", {"use_parallel_residual": False}),
+    "phi": ("phi", {"num_key_value_heads": 8}),
+    "phi_grouped": ("phi", {"num_key_value_heads": 2, "partial_rotary_factor": 0.25}),
+    "opt": ("opt", {"ffn_dim": 112}),
+    "opt_without_biases": ("opt", {"ffn_dim": 112, "enable_bias": False, "tie_word_embeddings": False}),
+    "opt_projected": ("opt", {"ffn_dim": 112, "word_embed_proj_dim": 48}),
+    "opt_post_norm": (
+        "opt_post_norm",
+        {"ffn_dim": 112, "word_embed_proj_dim": 48, "do_layer_norm_before": False},
+    ),
+    "gpt2": ("gpt2", {"n_inner": 112}),
+    "gpt2_scores": ("gpt2", {"scale_attn_weights": False, "scale_attn_by_inverse_layer_idx": True}),
+    "gpt2_without_prefix": ("gpt2", {"tie_word_embeddings": False, "without_prefix": "transformer."}),
+    "falcon": ("falcon", {"ffn_hidden_size": 112}),
+    "falcon_per_head": ("falcon", {"multi_query": False, "bias": True}),
+    "falcon_grouped_one_norm": (
+        "falcon",
+        {"new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1},
+    ),
+    "falcon_two_norms": ("falcon_two_norms", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    "falcon_sequential": (
+        "falcon_sequential",
+        {"alibi": True, "multi_query": False, "parallel_attn": False, "bias": True},
+    ),
+    "falcon_sequential_rope": ("falcon_sequential", {"parallel_attn": False}),
+    "bloom": ("bloom", {}),
+    "bloom_six_heads": ("bloom", {"hidden_size": 48, "n_head": 6, "without_prefix": "transformer."}),
+    "mpt": ("mpt", {}),
+    "mpt_six_heads": (
+        "mpt",
+        {"d_model": 48, "n_heads": 6, "attn_config": {"softmax_scale": 0.2, "alibi": True}},
+    ),
     "gemma_bfloat16": ("gemma", {"head_dim": 16, "dtype": torch.bfloat16}),
 }
 
@@ -113,24 +156,39 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 def save_model(folder: Path, family: str, *, seed: int = 11, **changes: Any) -> Any:
     """Save a random model to the folder; return what transformers loads from it, in float32."""
     dtype, shard = changes.pop("dtype", torch.float32), changes.pop("max_shard_size", "1GB")
+    prefix = changes.pop("without_prefix", "")
     changes.pop("model_type", None)
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(family, **(SIZES | changes))
-    config._attn_implementation = "eager"  # the one that caps scores
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    config = AutoConfig.for_model(VARIANTS.get(family, family), **(SIZES | changes))
+    kind = attention_of(config)
+    config._attn_implementation = kind
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=kind)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1:  # norms and biases start as ones and zeros, which would hide mistakes
                 parameter.add_(0.3 * torch.randn_like(parameter))
             assert torch.isfinite(parameter).all(), name
     model.to(dtype).save_pretrained(folder, max_shard_size=shard)
+    if prefix:  # as the files of the models without a head, of which the hub has many
+        path = folder / "model.safetensors"
+        tensors = {name.removeprefix(prefix): tensor for name, tensor in load_file(path).items()}
+        save_file(tensors, path, metadata={"format": "pt"})
     return loaded(folder)
+
+
+def attention_of(config: Any) -> str:
+    """Return by which of its functions transformers computes attention: eager, the one that caps scores.
+
+    But its eager Falcon adds the ALiBi bias twice, once within the mask.
+    """
+    return "sdpa" if getattr(config, "alibi", False) else "eager"
 
 
 def loaded(folder: Path) -> Any:
     """Return what transformers loads from a folder, in float32."""
     # Loaded, even where the model is at hand: .to(dtype) has rounded the rope frequencies too, which are no weights.
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    kind = attention_of(AutoConfig.from_pretrained(folder))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=kind)
     return model.eval()
 
 
