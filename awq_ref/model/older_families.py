@@ -98,7 +98,6 @@ PHI = Family(
     activation="gelu_new",
     keys={"rms_norm_eps": "layer_norm_eps"},
     defaults={"layer_norm_eps": 1e-5, "partial_rotary_factor": 0.5},
-    derived={"head_dim": head_size},
     needs={"qk_layernorm": False},
     base_prefix="model.",
     final_norm="model.final_layernorm",

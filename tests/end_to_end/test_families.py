@@ -15,12 +15,18 @@ from awq_ref.quantize import dequantize_linear
 from awq_ref.search import plan_for
 
 IDS = np.random.default_rng(5).integers(0, 250, (4, 32))
+MORE = np.random.default_rng(6).integers(
+    0, 250, (9, 32)
+)  # more tokens than the widest layer has channels: 256
 # As in test_quantize_model: 8 bits with groups of 8 leave 0.33 % of noise per linear, some ten linears add up in
 # squares to 1 %; twice that, and twice again for the loud channels, beside which a group's others are rounded coarsely.
 EIGHT_BIT_ERROR = 0.04
 FIXED = {
     "olmo2": {"self_attn.qkv", "mlp.gate_up"},
     "starcoder2": {"mlp.down"},
+    "opt_post_norm": {"self_attn.qkv", "mlp.up"},
+    **dict.fromkeys(("gpt_neox", "gpt_neox_sequential", "phi", "gpt2", "bloom", "mpt"), {"mlp.down"}),
+    **dict.fromkeys(("falcon", "falcon_two_norms", "falcon_sequential"), {"mlp.down"}),
 }  # family -> sites without a producer
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
@@ -51,11 +57,12 @@ def distance(one, other):
 def test_at_eight_bits_the_quantized_model_is_nearly_the_float_one(tmp_path, family, recipe, dtype):
     """A fold that lost a factor, a norm that was divided wrongly or rows out of order would be far off."""
     write_tiny_family(tmp_path / "model", family, torch_dtype=dtype)
-    report = quantize(tmp_path / "model", tmp_path / "out", recipe=recipe)
+    report = quantize(tmp_path / "model", tmp_path / "out", recipe=recipe, calibration=MORE)
     assert distance(tmp_path / "out", tmp_path / "model") < EIGHT_BIT_ERROR
     if recipe == "awq":
         assert any(site.alpha > 0 for _, site in report.sites())
-        assert all(site.loss_clipped <= site.loss_rtn for _, site in report.sites())
+        # 1e-12: of rows that are not clipped the same losses are added up in another order.
+        assert all(site.loss_clipped <= (1 + 1e-12) * site.loss_rtn for _, site in report.sites())
     if recipe == "best":
         assert all(site.loss_rounded <= site.loss_rtn for _, site in report.sites())
 
@@ -141,7 +148,7 @@ def test_the_errors_of_every_linear_are_small_and_known(sources, tmp_path, famil
         assert sources_of_columns[name] == ("-" if name in fixed else wanted)
 
 
-@pytest.mark.parametrize("family", ["gemma2", "phi3", "mistral", "stablelm", "cohere"])
+@pytest.mark.parametrize("family", ["gemma2", "phi3", "mistral", "stablelm", "cohere", "gpt2", "falcon"])
 def test_outliers_grow_without_a_change_of_the_function(sources, tmp_path, family):
     write_tiny_family(tmp_path / "model", family, torch_dtype="float32")
     grow_outliers(tmp_path / "model", tmp_path / "grown", factor=32.0)
@@ -164,7 +171,7 @@ def test_windows_are_told(sources):
 @EVERY_FAMILY
 def test_a_tensor_that_is_missing_is_named(tmp_path, family):
     tensors = write_tiny_family(tmp_path / "model", family)
-    gone = next(name for name in reversed(tensors) if "layers.1" in name)
+    gone = next(name for name in reversed(tensors) if ".1." in name)
     rest = {name: values for name, values in tensors.items() if name != gone}
     write_weights(tmp_path / "model", rest, dtype="float16")
     with pytest.raises(MissingTensorError, match=gone):

@@ -93,8 +93,7 @@ FAMILY_CHANGES: dict[str, dict[str, Any]] = {
     "gpt_neox_sequential": {
         "model_type": "gpt_neox",
         "architectures": ["GPTNeoXForCausalLM"],
-        "num_attention_heads": 2,
-        "rotary_pct": 0.5,
+        "rotary_pct": 1.0,
         "hidden_act": "gelu",
         "use_parallel_residual": False,
     },
@@ -106,11 +105,11 @@ FAMILY_CHANGES: dict[str, dict[str, Any]] = {
         "hidden_act": "gelu_new",
         "tie_word_embeddings": False,
     },
-    "opt": {"model_type": "opt", "architectures": ["OPTForCausalLM"], "ffn_dim": 24},
+    "opt": {"model_type": "opt", "architectures": ["OPTForCausalLM"], "ffn_dim": 32},
     "opt_post_norm": {
         "model_type": "opt",
         "architectures": ["OPTForCausalLM"],
-        "ffn_dim": 24,
+        "ffn_dim": 32,
         "do_layer_norm_before": False,
         "word_embed_proj_dim": 6,
         "tie_word_embeddings": True,
@@ -118,26 +117,26 @@ FAMILY_CHANGES: dict[str, dict[str, Any]] = {
     "gpt2": {
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
-        "n_inner": 24,
+        "n_inner": 32,
         "scale_attn_by_inverse_layer_idx": True,
     },
     "falcon": {
         "model_type": "falcon",
         "architectures": ["FalconForCausalLM"],
-        "ffn_hidden_size": 24,
+        "ffn_hidden_size": 32,
         "multi_query": True,
     },
     "falcon_two_norms": {
         "model_type": "falcon",
         "architectures": ["FalconForCausalLM"],
-        "ffn_hidden_size": 24,
+        "ffn_hidden_size": 32,
         "new_decoder_architecture": True,
         "num_kv_heads": 2,
     },
     "falcon_sequential": {
         "model_type": "falcon",
         "architectures": ["FalconForCausalLM"],
-        "ffn_hidden_size": 24,
+        "ffn_hidden_size": 32,
         "num_kv_heads": 4,
         "multi_query": False,
         "parallel_attn": False,
@@ -148,7 +147,6 @@ FAMILY_CHANGES: dict[str, dict[str, Any]] = {
     "mpt": {
         "model_type": "mpt",
         "architectures": ["MptForCausalLM"],
-        "expansion_ratio": 4,
-        "attn_config": {"softmax_scale": 0.4, "alibi": True, "alibi_bias_max": 8},
+        "attn_config": {"softmax_scale": 0.2, "alibi": True, "alibi_bias_max": 8},
     },
 }
