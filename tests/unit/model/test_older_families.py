@@ -248,8 +248,8 @@ def test_tensors_outside_the_blocks():
 
 def test_scores_of_gpt2():
     config = tiny_config(**FAMILY_CHANGES["gpt2"])
-    assert [config.score_scale(layer) for layer in (0, 1)] == [math.sqrt(0.5), math.sqrt(0.5) / 2]
-    assert tiny_config(model_type="gpt2").score_scale(1) == math.sqrt(0.5)
+    assert [config.score_scale(layer) for layer in (0, 1)] == [1 / math.sqrt(2), 1 / math.sqrt(2) / 2]
+    assert tiny_config(model_type="gpt2").score_scale(1) == 1 / math.sqrt(2)
     assert tiny_config(model_type="gpt2", scale_attn_weights=False).score_scale(1) == 1.0
     assert tiny_config(scale_attn_by_inverse_layer_idx=True).score_scale(1) == 0.5  # not a key of Llama's
 
