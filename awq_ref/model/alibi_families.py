@@ -51,6 +51,7 @@ BLOOM = Family(
     derived=HEADS
     | {"intermediate_size": four_times_hidden, "hidden_act": lambda config: "gelu_pytorch_tanh"},
     needs={"apply_residual_connection_post_layernorm": False, "alibi": True},
+    other_architectures=("BloomModel",),
     alibi=Alibi(),
     embed_norm="transformer.word_embeddings_layernorm",
     base_prefix="transformer.",
@@ -99,6 +100,7 @@ MPT = Family(
         "norm_type": ("low_precision_layernorm", "layernorm"),
         "logit_scale": None,
     },
+    other_architectures=("MPTForCausalLM",),
     alibi=Alibi(),
     base_prefix="transformer.",
     layer_prefix="transformer.blocks.{layer}.",

@@ -143,7 +143,11 @@ def _variant(config: Mapping[str, Any], name: str) -> str:
 def read_model_type(config: Mapping[str, Any]) -> str:
     """Return the family: the row that the architecture names, or else model_type."""
     architectures = [str(name) for name in config.get("architectures") or []]
-    rows = [name for name, family in FAMILIES.items() if family.architecture in architectures]
+    rows = [
+        name
+        for name, family in FAMILIES.items()
+        if any(known in architectures for known in (family.architecture, *family.other_architectures))
+    ]
     name = rows[0] if rows else str(config.get("model_type"))
     if rows or (not architectures and name in FAMILIES):
         return _variant(config, name)

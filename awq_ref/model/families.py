@@ -3,6 +3,7 @@
     FAMILIES    model_type -> Family
     nearest     the known family whose name is most like another
 
+Families from before Llama, and those with ALiBi, have their rows in `older_families` and `alibi_families`.
 To add a family: add its row here (and a kind of norm, activation or window to `ops` or `windows` if it brings a new
 one) and to PLANS in `awq_ref/search/plan.py`; docs/families.md tells what the rows differ in.
 

@@ -91,6 +91,7 @@ class Family:
     project_in, project_out : names of the linears between embeddings of another width and the stream
     final_norm   : "": none
     head_bias    : the head has a bias
+    other_architectures : other class names by which files call the same model
     base_prefix  : what the names of all tensors but the head begin with, in files that do not leave it out
     """
 
@@ -121,6 +122,7 @@ class Family:
     project_in: str = ""
     project_out: str = ""
     head_bias: bool = False
+    other_architectures: tuple[str, ...] = ()
     base_prefix: str = ""
     layer_prefix: str = "model.layers.{layer}."
     embed_tokens: str = "model.embed_tokens"

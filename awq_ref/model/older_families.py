@@ -171,6 +171,7 @@ GPT2 = Family(
         "attention_multiplier": lambda config: 1.0 if config.get("scale_attn_weights") is False else None,
     },
     needs={"add_cross_attention": False},
+    other_architectures=("GPT2Model",),
     position_table="transformer.wpe",
     base_prefix="transformer.",
     layer_prefix="transformer.h.{layer}.",

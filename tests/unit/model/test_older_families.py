@@ -122,6 +122,13 @@ def test_a_variant_has_its_own_row(family, changes, row):
 
 
 @pytest.mark.parametrize(
+    ("name", "family"), [("MPTForCausalLM", "mpt"), ("GPT2Model", "gpt2"), ("BloomModel", "bloom")]
+)
+def test_another_class_name_is_the_same_family(name, family):
+    assert tiny_config(model_type=family, architectures=[name]).model_type == family
+
+
+@pytest.mark.parametrize(
     ("changes", "heads"),
     [
         ({"num_kv_heads": 2}, 1),
