@@ -27,8 +27,8 @@ from awq_ref.model import (
 from awq_ref.report.tables import format_bytes, format_table
 
 COLUMNS = (4096, 16384)
-PAGES = (64, 256, 1024)
-STEPS = 1024
+PAGES = (64, 512, 2048)
+STEPS = 2048
 WINDOW = 4096
 
 

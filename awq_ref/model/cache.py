@@ -22,7 +22,7 @@ from awq_ref.dtypes import F32, I64, AnyArray, Bool
 from awq_ref.errors import RangeError
 from awq_ref.model.config import ModelConfig
 
-PAGE = 256
+PAGE = 512
 
 
 @dataclass(frozen=True)
