@@ -160,6 +160,8 @@ def test_an_old_cache_whose_window_has_rolled_on_says_so():
     later = grown(start, *[1] * 4)
     with pytest.raises(RangeError, match="window has dropped earlier columns; got 3"):
         grown(start, 1)
+    with pytest.raises(RangeError, match="window has dropped earlier columns; got 3"):
+        later.columns(0, 4)
     assert numbers(grown(later, 1), 0, 1) == [5, 6, 7]  # a refusal has changed nothing
 
 

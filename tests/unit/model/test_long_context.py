@@ -63,6 +63,7 @@ def decoded(decoder, ids, cache, cuts, mask=None):
 @pytest.mark.parametrize("cuts", CUTS.values(), ids=CUTS)
 @pytest.mark.parametrize("page", [1, 4, None])
 def test_cached_decoding_past_windows_and_pages(family, cuts, page):
+    """P-CACHE for every family."""
     decoder = make_decoder(*made(family))
     logits, cache = decoded(decoder, IDS, new_cache(decoder.config, batch=2, page=page), list(cuts))
     for row in range(2):
