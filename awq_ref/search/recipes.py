@@ -70,10 +70,6 @@ class Recipe:
         stored = self.storage_spec(spec)
         return stored if self.search_scale_dtype == "stored" else replace(stored, scale_dtype="float32")
 
-    def without_scales(self) -> "Recipe":
-        """Return the recipe for sites that nothing can scale: the same clips and rounding, and no candidates but 1."""
-        return replace(self, alphas=(0.0,), refine=0.0, candidates="awq")
-
     def clips(self, linear: str) -> bool:
         """Tell whether a linear layer's clips are searched."""
         return bool(self.clip_ratios) and not any(skip in linear for skip in self.clip_skips)
