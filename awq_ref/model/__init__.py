@@ -5,8 +5,8 @@ block_linear_shapes, ...    names and shapes of tensors
 Block, Context, make_context, attention_forward, mlp_forward, block_forward
 Decoder                     the whole model
 Entrance, enter             from an embedding's rows to the first block
-KVCache, new_cache          what earlier tokens left behind
-greedy, stream, generate_batch
+KVCache, new_cache, PAGE    what earlier tokens left behind
+greedy, stream, generate_batch, rolled, OVERFLOWS
 """
 
 from awq_ref.model.block import (
@@ -20,12 +20,12 @@ from awq_ref.model.block import (
     mlp_input,
     normed,
 )
-from awq_ref.model.cache import KVCache, new_cache
+from awq_ref.model.cache import PAGE, KVCache, new_cache
 from awq_ref.model.config import ModelConfig
 from awq_ref.model.decoder import Decoder
 from awq_ref.model.entrance import Entrance, enter
 from awq_ref.model.families import FAMILIES
-from awq_ref.model.generate import generate_batch, greedy, stream
+from awq_ref.model.generate import OVERFLOWS, generate_batch, greedy, rolled, stream
 from awq_ref.model.rope import ROPE_TYPES, RopeConfig
 from awq_ref.model.shapes import (
     block_linear_shapes,
@@ -36,12 +36,15 @@ from awq_ref.model.shapes import (
     model_tensor_shapes,
     norm_tensor,
     outer_tensor_shapes,
+    part_rows,
     stored_order,
     stored_place,
 )
 
 __all__ = [
     "FAMILIES",
+    "OVERFLOWS",
+    "PAGE",
     "ROPE_TYPES",
     "Block",
     "Context",
@@ -69,6 +72,8 @@ __all__ = [
     "norm_tensor",
     "normed",
     "outer_tensor_shapes",
+    "part_rows",
+    "rolled",
     "stored_order",
     "stored_place",
     "stream",

@@ -139,6 +139,11 @@ class Family:
         names = dict.fromkeys(parts.get(name, name) for name in self.linears)
         return {name: self.fused.get(name, (name,)) for name in names}
 
+    def kept_linears(self) -> tuple[str, ...]:
+        """Return the names of the linears outside the blocks, which stay float; most programs call one lm_head."""
+        names = ("lm_head", self.lm_head, self.project_in, self.project_out)
+        return tuple(dict.fromkeys(name for name in names if name))
+
 
 def gated_linears(*, qkv: str | bool, o: str | bool, mlp: str | bool) -> dict[str, LinearShape]:
     """Return the seven linears of a block with a gated MLP, given what says whether they have biases."""

@@ -53,10 +53,10 @@ def part_rows(config: ModelConfig, name: str) -> dict[str, slice | I64]:
     return found
 
 
-def stored_order(config: ModelConfig, name: str) -> I64 | None:
-    """Return for every row of a stored tensor its row in its parts put one below the other; None: they are in order."""
+def stored_order(config: ModelConfig, name: str) -> slice | I64:
+    """Return for every row of a stored tensor its row in its parts put one below the other."""
     if name not in config.family.by_head:
-        return None
+        return slice(None)
     return np.argsort(np.concatenate([np.asarray(rows) for rows in part_rows(config, name).values()]))
 
 

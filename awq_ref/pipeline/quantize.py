@@ -33,14 +33,7 @@ from awq_ref.checkpoint import (
 from awq_ref.checks import require_between
 from awq_ref.dtypes import F32, I64
 from awq_ref.errors import UnsupportedError
-from awq_ref.model import (
-    ModelConfig,
-    block_prefix,
-    norm_tensor,
-    outer_tensor_shapes,
-    stored_order,
-    stored_place,
-)
+from awq_ref.model import ModelConfig, block_prefix, norm_tensor, outer_tensor_shapes, part_rows, stored_order
 from awq_ref.pack import pack_linear
 from awq_ref.pipeline.block_search import search_sites
 from awq_ref.pipeline.describe import mean_bits_per_weight
@@ -55,6 +48,7 @@ from awq_ref.pipeline.observation import (
     open_float,
 )
 from awq_ref.pipeline.rounding import round_site
+from awq_ref.pipeline.streams import TwoStreams
 from awq_ref.pipeline.texts import Calibration, calibration_windows
 from awq_ref.quantize import join_rows, take_rows
 from awq_ref.report.progress import progress
@@ -120,17 +114,15 @@ def _write_linears(
         if parts[0] not in linears:
             continue
         place, order = f"{prefix}{name}", stored_order(job.config, name)
-        joined = join_rows([linears[part] for part in parts])
-        stored = joined if order is None else take_rows(joined, order)
-        for end, array in pack_linear(stored, job.layout).items():
+        joined = take_rows(join_rows([linears[part] for part in parts]), order)
+        for end, array in pack_linear(joined, job.layout).items():
             writer.add(f"{place}.{end}", array)
         bias = f"{place}.bias"
         if bias in job.checkpoint:
             values = job.checkpoint.read(bias)
-            rows = [stored_place(job.config, f"{prefix}{part}")[1] for part in parts]
-            folded = [folds[part].apply_bias(values[row]) for part, row in zip(parts, rows, strict=True)]
-            whole = np.concatenate(folded) if order is None else np.concatenate(folded)[order]
-            writer.add(bias, whole, dtype=job.stored_dtype(bias))
+            rows = part_rows(job.config, name).items()
+            folded = np.concatenate([folds[part].apply_bias(values[row]) for part, row in rows])
+            writer.add(bias, folded[order], dtype=job.stored_dtype(bias))
 
 
 def _quantize_block(job: _Job, found: ObservedBlock, writer: ShardWriter) -> LayerReport:
@@ -141,17 +133,25 @@ def _quantize_block(job: _Job, found: ObservedBlock, writer: ShardWriter) -> Lay
         result = search_sites(found, job.config, recipe=job.recipe, spec=job.spec, norm_dtype=norm_dtype)
     _write_norms(job, writer, prefix, result.norms, found.block.norms)
     weights, known = found.weights(), found.observations.statistics
+    streams = None
+    if found.streams is not None:
+        streams = TwoStreams(found, result.norms, config=job.config, recovers=job.recipe.recovers)
     reports = {report.site: report for report in result.reports}
     sites = {site: report.linears for site, report in reports.items()} or family.stored_linears()
     for site, names in sites.items():
         with located(f"{prefix}{', '.join(names)}"):
+            drift = streams.drift(names, result.folds[names[0]].columns) if streams else None
             rounded = round_site(
                 {name: weights[name] for name in names}, result.folds, known.get(site),
-                spec=job.spec, rounding=job.recipe.rounding,
+                spec=job.spec, rounding=job.recipe.rounding, drift=drift,
             )  # fmt: skip
+        if streams:
+            streams.put(rounded.linears, result.folds)
         _write_linears(job, writer, prefix, rounded.linears, result.folds)
         if site in reports:
             reports[site] = replace(reports[site], loss_rounded=rounded.loss, damping=rounded.damping)
+    if streams:
+        streams.finish()
     return LayerReport(found.layer, tuple(reports.values()))
 
 
@@ -165,8 +165,7 @@ def _require_statistics_fit(recipe: Recipe, statistics: ModelStatistics | None) 
 
 def _write_papers(checkpoint: Checkpoint, folder: Path, name: str, report: QuantizationReport) -> None:
     """Write what goes beside the weights: config.json, tokenizer and generation files, model card."""
-    family, always = ModelConfig.from_json(checkpoint.config).family, "lm_head"
-    ignored = dict.fromkeys(filter(None, (always, family.lm_head, family.project_in, family.project_out)))
+    ignored = ModelConfig.from_json(checkpoint.config).family.kept_linears()
     record = {"version": __version__, "recipe": report.recipe, "calibration": report.calibration}
     config = output_config(checkpoint.config, report.spec, report.layout, ignored=ignored, record=record)
     write_json(folder / "config.json", config)

@@ -171,6 +171,17 @@ def test_windows_are_told(sources):
     assert "qkv_proj" in describe_model(sources / "phi3", tensors=True)
 
 
+@pytest.mark.parametrize(
+    ("family", "kib"), [("llama", 2048), ("gemma2", 1024 + 128.5), ("mistral", 2 * 128.5)]
+)
+def test_the_memory_of_the_cache_counts_windows(tmp_path, family, kib):
+    """2 layers of 2 heads of 16: a KiB holds 4 columns of a layer. A context of 4096, a window of 3 and a page: 514."""
+    write_tiny_family(tmp_path / "model", family, max_position_embeddings=4096)
+    quantize(tmp_path / "model", tmp_path / "out", recipe="rtn")
+    said = f"{kib:.2f} KiB" if kib < 1024 else f"{kib / 1024:.2f} MiB"
+    assert describe_model(tmp_path / "out").count(f" {said} |") == 3  # one for every residency
+
+
 @EVERY_FAMILY
 def test_a_tensor_that_is_missing_is_named(tmp_path, family):
     tensors = write_tiny_family(tmp_path / "model", family)
