@@ -21,7 +21,7 @@ from awq_ref.pipeline.texts import calibration_windows
 RECIPES = ("awq", "rtn", "gptq", "gptq-r", "awq+gptq", "best")
 
 
-def measure(repeats: int, samples: int, bits: int) -> dict[str, list[float]]:
+def measure(repeats: int, samples: int) -> dict[str, list[float]]:
     """Return recipe -> seconds, one per repeat."""
     source = demo_model_path()
     tokenizer = open_tokenizer(source)
@@ -33,9 +33,7 @@ def measure(repeats: int, samples: int, bits: int) -> dict[str, list[float]]:
         first = repeat % len(RECIPES)
         for name in RECIPES[first:] + RECIPES[:first]:
             with TemporaryDirectory() as folder:
-                report = quantize_model(
-                    source, Path(folder) / "out", recipe=name, bits=bits, calibration=windows
-                )
+                report = quantize_model(source, Path(folder) / "out", recipe=name, calibration=windows)
             seconds[name].append(report.seconds)
     return seconds
 
@@ -46,15 +44,14 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="one repeat, few windows: does it run?")
     quick = parser.parse_args().quick
-    repeats, samples = (1, 8) if quick else (5, 128)
-    for bits in (4, 3):
-        seconds = measure(repeats, samples, bits)
-        print(f"\nINT{bits}, groups of 128; {repeats} repeats, {samples} windows\n")
-        print("| recipe | seconds | quartiles | time of awq |\n| :--- | ---: | ---: | ---: |")
-        for name, taken in seconds.items():
-            low, median, high = statistics.quantiles(taken, n=4) if len(taken) > 1 else taken * 3
-            ratio = statistics.median(t / a for t, a in zip(taken, seconds["awq"], strict=True))
-            print(f"| {name} | {median:.2f} | {low:.2f} to {high:.2f} | {ratio:.2f} |")
+    repeats, samples = (1, 8) if quick else (3, 128)
+    seconds = measure(repeats, samples)
+    print(f"\nINT4, groups of 128; {repeats} repeats, {samples} windows\n")
+    print("| recipe | seconds | quartiles | time of awq |\n| :--- | ---: | ---: | ---: |")
+    for name, taken in seconds.items():
+        low, median, high = statistics.quantiles(taken, n=4) if len(taken) > 1 else taken * 3
+        ratio = statistics.median(t / a for t, a in zip(taken, seconds["awq"], strict=True))
+        print(f"| {name} | {median:.2f} | {low:.2f} to {high:.2f} | {ratio:.2f} |")
 
 
 if __name__ == "__main__":
