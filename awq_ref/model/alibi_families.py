@@ -74,11 +74,13 @@ MPT = Family(
         "rms_norm_eps": "layer_norm_epsilon",
         "attention_multiplier": "attn_config.softmax_scale",
         "alibi_bias_max": "attn_config.alibi_bias_max",
+        "clip_qkv": "attn_config.clip_qkv",
     },
     defaults={
         "layer_norm_epsilon": 1e-5,
         "max_position_embeddings": 2048,
         "attention_multiplier": None,
+        "clip_qkv": None,
         "expansion_ratio": 4,
         "tie_word_embeddings": True,
     },
@@ -87,12 +89,12 @@ MPT = Family(
         "intermediate_size": lambda config: config["expansion_ratio"] * config["hidden_size"],
         "hidden_act": lambda config: "gelu",
         "alibi": lambda config: True,
+        "clip_qkv": lambda config: config["clip_qkv"] or None,
     },
     needs={
         "attn_config.alibi": True,
         "attn_config.attn_type": "multihead_attention",
         "attn_config.kv_n_heads": None,
-        "attn_config.clip_qkv": None,
         "attn_config.qk_ln": False,
         "attn_config.prefix_lm": False,
         "attn_config.rope": False,
@@ -100,6 +102,8 @@ MPT = Family(
         "norm_type": ("low_precision_layernorm", "layernorm"),
         "logit_scale": None,
     },
+    # Between v and o stands the clip, which does not let scales through.
+    variants=(({"attn_config.clip_qkv": bool}, "mpt_clipped"),),
     other_architectures=("MPTForCausalLM",),
     alibi=Alibi(),
     base_prefix="transformer.",
@@ -169,4 +173,5 @@ ALIBI_FAMILIES: dict[str, Family] = {
     ),
     "bloom": BLOOM,
     "mpt": MPT,
+    "mpt_clipped": replace(MPT, variants=()),
 }

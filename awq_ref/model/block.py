@@ -178,6 +178,11 @@ def add_branch(stream: F32, y: F32, block: Block, config: ModelConfig, place: Pl
     return normed(stream, block, config, STREAM_NORMS[place])
 
 
+def _clipped(x: F32, config: ModelConfig) -> F32:
+    """Return queries, keys or values, cut off at clip_qkv where the configuration has one [LLM-3]."""
+    return x.clip(-config.clip_qkv, config.clip_qkv) if config.clip_qkv else x
+
+
 def attention_forward(x: F32, block: Block, config: ModelConfig, context: Context) -> F32:
     """Return the output of the attention, before it is added to the stream.
 
@@ -194,9 +199,10 @@ def attention_forward(x: F32, block: Block, config: ModelConfig, context: Contex
     B, T, _ = x.shape
     G, R, D = config.num_key_value_heads, config.queries_per_key, config.head_dim
     linears = block.linears
-    q = normed(linears["self_attn.q_proj"](x), block, config, "query").reshape(B, T, G, R, D)
-    k = normed(linears["self_attn.k_proj"](x), block, config, "key").reshape(B, T, G, 1, D)
-    v = linears["self_attn.v_proj"](x).reshape(B, T, G, D)
+    q, k, v = (_clipped(linears[f"self_attn.{name}_proj"](x), config) for name in "qkv")
+    q = normed(q, block, config, "query").reshape(B, T, G, R, D)
+    k = normed(k, block, config, "key").reshape(B, T, G, 1, D)
+    v = v.reshape(B, T, G, D)
     keys, values = _keys_and_values(k, v, config, context)  # (B, G, S, D)
     turned = np.empty((B, G, T, R, D), dtype=np.float32)
     _turn(q, config, context, out=turned.transpose(0, 2, 1, 3, 4))

@@ -75,6 +75,7 @@ class ModelConfig:
     logit_scale: float = 1.0  # logits are multiplied by it
     attn_logit_softcapping: float = 0.0  # 0: none
     final_logit_softcapping: float = 0.0  # 0: none
+    clip_qkv: float = 0.0  # queries, keys and values are cut off at it, above and below; 0: they are not
     alibi: Alibi | None = None
     embedding_size: int = 0  # 0: hidden_size
     scale_attn_by_inverse_layer_idx: bool = False  # scores of layer n (from 0) are divided by n + 1 as well

@@ -52,6 +52,7 @@ FACTOR_FIELDS = (
     "logit_scale",
     "attn_logit_softcapping",
     "final_logit_softcapping",
+    "clip_qkv",
 )
 
 
@@ -135,7 +136,8 @@ def _variant(config: Mapping[str, Any], name: str) -> str:
     """Return the row of a family that describes the model: its own, or that of a variant."""
     told = {**FAMILIES[name].defaults, **config}
     for keys, row in FAMILIES[name].variants:
-        if all(look_up(told, key) == value for key, value in keys.items()):
+        said = [(look_up(told, key), value) for key, value in keys.items()]
+        if all(value(found) if callable(value) else found == value for found, value in said):
             return row
     return name
 

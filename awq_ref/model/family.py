@@ -83,7 +83,8 @@ class Family:
     derived      : field of ModelConfig -> what computes it from config.json, whatever that says under the field's name
     defaults     : what keys mean where config.json leaves them out, beside or instead of ModelConfig's defaults
     needs        : key of config.json -> the only value of it that runs here, or a tuple of them
-    variants     : (keys of config.json with their values, the row that describes such a model instead of this one)
+    variants     : (keys of config.json with their values, or with what tells whether a value is meant, the row that
+                   describes such a model instead of this one)
     alibi        : scores fall with the distance, instead of rope, unless the key "alibi" is false
     position_table : name of the learned positions, instead of rope; "": none
     position_offset : the row of that table for the first token

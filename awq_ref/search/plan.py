@@ -137,6 +137,7 @@ PHI = (
     LLAMA[1],
     _unscaled(LLAMA[3]),
 )
+MPT = _without_gate("norm_1", "norm_2")
 # A ReLU lets a positive factor through: max(u / s, 0) = max(u, 0) / s.
 OPT = _replaced(_without_gate("self_attn_layer_norm", "final_layer_norm"), down=LLAMA[3])
 # Norms of the stream: what attention and MLP read is what they are added to.
@@ -166,7 +167,8 @@ PLANS: dict[str, tuple[ScaleGroup, ...]] = {
     "falcon_two_norms": _without_gate("ln_attn", "ln_mlp"),
     "falcon_sequential": WITHOUT_GATE,
     "bloom": WITHOUT_GATE,
-    "mpt": _without_gate("norm_1", "norm_2"),
+    "mpt": MPT,
+    "mpt_clipped": _replaced(MPT, o=replace(_unscaled(MPT[1]), tied=False)),  # v is clipped before o reads it
 }
 
 

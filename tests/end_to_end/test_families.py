@@ -26,6 +26,7 @@ FIXED = {
     "starcoder2": {"mlp.down"},
     "opt_post_norm": {"self_attn.qkv", "mlp.up"},
     **dict.fromkeys(("gpt_neox", "gpt_neox_sequential", "phi", "gpt2", "bloom", "mpt"), {"mlp.down"}),
+    "mpt_clipped": {"self_attn.o", "mlp.down"},
     **dict.fromkeys(("falcon", "falcon_two_norms", "falcon_sequential"), {"mlp.down"}),
 }  # family -> sites without a producer
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)

@@ -8,7 +8,7 @@ import math
 from typing import Any, NamedTuple
 
 from helpers.bounded import Bounded, dot, exact, rounded, total
-from helpers.scalar_oracles_older import NAMES, alibi, gelu, relu, under_llamas_names
+from helpers.scalar_oracles_older import NAMES, alibi, clipped, gelu, relu, under_llamas_names
 
 from awq_ref.model import ModelConfig, RopeConfig
 
@@ -182,6 +182,8 @@ def attention_block(
     freqs = frequencies(config.rope, D) if not config.rope_layers or config.rope_layers[layer] else []
     at = f"{prefix}self_attn."
     q, k, v = ([linear(x, tensors, f"{at}{n}_proj") for x in stream] for n in ("q", "k", "v"))
+    if config.clip_qkv:
+        q, k, v = ([clipped(x, config.clip_qkv) for x in part] for part in (q, k, v))
     q, k = (
         [query_key_norm(x, config, tensors, f"{at}{n}_norm") for x in part]
         for n, part in (("q", q), ("k", k))

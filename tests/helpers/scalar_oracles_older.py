@@ -3,7 +3,7 @@
 under_llamas_names  name -> array, of a checkpoint of any architecture, fused linears apart
 slopes, alibi       [LLM-11]: of the heads, as the authors of ALiBi write them; what is added to scores
 to_bfloat16         the nearest number of eight digits
-gelu, relu          activations
+gelu, relu, clipped activations, and MPT's clip
 
 Written from the models' own code; nothing of `awq_ref` but the record that holds the sizes.
 """
@@ -80,8 +80,12 @@ NAMES: dict[str, dict[str, str]] = {
     },
 }
 NAMES |= {"gpt_neox_sequential": NAMES["gpt_neox"], "opt_post_norm": NAMES["opt"], "bloom": NAMES["falcon"]}
-NAMES |= {"falcon_two_norms": NAMES["falcon"], "falcon_sequential": NAMES["falcon"]}
-ONE_BELOW_THE_OTHER = ("gpt2", "mpt")  # the others' q, k, v go by key-value head
+NAMES |= {
+    "falcon_two_norms": NAMES["falcon"],
+    "falcon_sequential": NAMES["falcon"],
+    "mpt_clipped": NAMES["mpt"],
+}
+ONE_BELOW_THE_OTHER = ("gpt2", "mpt", "mpt_clipped")  # the others' q, k, v go by key-value head
 INPUTS_FIRST = ("gpt2",)  # weights are (in_features, out_features)
 
 
@@ -151,6 +155,10 @@ def alibi(config: ModelConfig, head: int, query: int) -> list[Bounded] | None:
         return [rounded(slope * (c - query)) for c in range(query + 1)]
     falls = [to_bfloat16(to_bfloat16(slope) * c) / math.sqrt(config.head_dim) for c in range(query + 1)]
     return [rounded(fall - falls[-1]) for fall in falls]
+
+
+def clipped(x: list[Bounded], limit: float) -> list[Bounded]:
+    return [Bounded(min(max(a.value, -limit), limit), a.error) for a in x]
 
 
 def gelu(x: Bounded) -> Bounded:

@@ -149,4 +149,9 @@ FAMILY_CHANGES: dict[str, dict[str, Any]] = {
         "architectures": ["MptForCausalLM"],
         "attn_config": {"softmax_scale": 0.2, "alibi": True, "alibi_bias_max": 8},
     },
+    "mpt_clipped": {
+        "model_type": "mpt",
+        "architectures": ["MptForCausalLM"],
+        "attn_config": {"alibi": True, "clip_qkv": 1.25},
+    },
 }

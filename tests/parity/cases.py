@@ -47,6 +47,7 @@ VARIANTS = {
     "opt_post_norm": "opt",
     "falcon_two_norms": "falcon",
     "falcon_sequential": "falcon",
+    "mpt_clipped": "mpt",
 }
 
 # case -> (family, changes)
@@ -149,6 +150,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "mpt",
         {"d_model": 48, "n_heads": 6, "attn_config": {"softmax_scale": 0.2, "alibi": True}},
     ),
+    "mpt_clipped": ("mpt_clipped", {"attn_config": {"clip_qkv": 1.5, "alibi": True}}),
     "gemma_bfloat16": ("gemma", {"head_dim": 16, "dtype": torch.bfloat16}),
 }
 

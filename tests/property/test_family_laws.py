@@ -161,6 +161,15 @@ def test_scales_pass_a_relu_but_no_gelu(rng):
         assert (error > 1000 * bound) if differs else (error <= bound)
 
 
+def test_scales_behind_a_clip_would_be_noticed(rng):
+    """MPT StoryWriter with the plan of the other MPTs: v -> o passes the clip of v."""
+    config, block = a_block("mpt_clipped", rng)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    scaled = folded(block, config, (plan_for("mpt")[1],), random_scales(rng), "float32")
+    expected = outputs(block, config, x)
+    assert np.abs(outputs(scaled, config, x) - expected).max() > 1000 * TOLERANCE * np.abs(expected).max()
+
+
 def test_scales_for_a_norm_of_the_stream_would_be_noticed(rng):
     """OPT 350m with the plan of the others: what the norm makes is also what the modules are added to."""
     config, block = a_block("opt_post_norm", rng)

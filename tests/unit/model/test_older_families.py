@@ -109,6 +109,9 @@ def test_both_spellings_mean_the_same(family):
         ("falcon", {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 2}, "falcon_two_norms"),
         ("falcon", {"new_decoder_architecture": True, "num_ln_in_parallel_attn": 1}, "falcon"),
         ("falcon", {"parallel_attn": False}, "falcon_sequential"),
+        ("mpt", {"attn_config": {"clip_qkv": None}}, "mpt"),
+        ("mpt", {"attn_config": {"clip_qkv": 0}}, "mpt"),
+        ("mpt", {"attn_config": {"clip_qkv": 6}}, "mpt_clipped"),
     ],
 )
 def test_a_variant_has_its_own_row(family, changes, row):
@@ -158,7 +161,6 @@ def test_key_heads_of_a_falcon(changes, heads):
         ),
         ("bloom", {"apply_residual_connection_post_layernorm": True}, "post_layernorm must be false for bloom"),
         ("mpt", {"attn_config": {"qk_ln": True}}, "attn_config.qk_ln must be false for mpt; got True"),
-        ("mpt", {"attn_config": {"clip_qkv": 6}}, "attn_config.clip_qkv must be null for mpt; got 6"),
         ("mpt", {"attn_config": {"kv_n_heads": 2}}, "attn_config.kv_n_heads must be null"),
         ("mpt", {"attn_config": {"alibi": False}}, "attn_config.alibi must be true"),
         ("mpt", {"attn_config": {"attn_type": "multiquery_attention"}}, "attn_config.attn_type must be"),
@@ -271,6 +273,7 @@ def test_scores_of_gpt2():
         ("gpt2", {"activation_function": "relu"}),
         ("mpt", {"attn_config": {"softmax_scale": 0.2, "alibi_bias_max": 2}}),
         ("mpt", {"attn_config": {"softmax_scale": None}}),
+        ("mpt_clipped", {"attn_config": {"clip_qkv": 0.5}}),
         ("falcon_sequential", {"alibi": False}),
         ("falcon", {"activation": "relu"}),
         ("bloom", {"layer_norm_epsilon": 0.1}),
