@@ -76,7 +76,7 @@ def new_cache(config: ModelConfig, *, batch: int, capacity: int) -> KVCache:
         If batch or capacity is below 1, or capacity exceeds the model's context.
     """
     require_between("new_cache", "batch", batch, 1, 2**31)
-    require_between("new_cache", "capacity", capacity, 1, config.max_position_embeddings)
+    require_between("new_cache", "capacity", capacity, 1, config.context)
     shape = (config.num_hidden_layers, batch, config.num_key_value_heads, capacity, config.head_dim)
     keys, values = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
     return KVCache(keys, values, np.zeros((batch, capacity), dtype=np.bool_))

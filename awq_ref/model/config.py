@@ -21,6 +21,7 @@ from awq_ref.model.config_keys import (
     read_number,
     read_rope,
     read_whole,
+    read_window_rope,
     require_known,
     require_needs,
     rope_layers_of,
@@ -72,6 +73,7 @@ class ModelConfig:
     logit_scale: float = 1.0  # logits are multiplied by it
     attn_logit_softcapping: float = 0.0  # 0: none
     final_logit_softcapping: float = 0.0  # 0: none
+    window_rope: RopeConfig | None = None  # of layers with a window; None: they have `rope` too
 
     def __post_init__(self) -> None:
         require_known("model_type", self.model_type, FAMILIES)
@@ -93,6 +95,12 @@ class ModelConfig:
                 f"ModelConfig: partial_rotary_factor must leave pairs of a head's {self.head_dim} channels to turn; "
                 f"got {self.rope.partial_rotary_factor}, {turning} channels."
             )
+        for name in ROPE_TYPES[self.rope.rope_type].lists:
+            if len(getattr(self.rope, name)) != turning // 2:
+                raise FormatError(
+                    f"ModelConfig: {name} must hold a number for each of {turning // 2} pairs of channels; got "
+                    f"{len(getattr(self.rope, name))}."
+                )
 
     @property
     def family(self) -> Family:
@@ -107,6 +115,16 @@ class ModelConfig:
     def softmax_scale(self) -> float:
         """What the products of queries and keys are multiplied by."""
         return self.attention_multiplier or 1.0 / math.sqrt(self.query_pre_attn_scalar or self.head_dim)
+
+    @property
+    def context(self) -> int:
+        """Tokens that a text may have: max_position_embeddings, or more where rope stretches the original length."""
+        original, stretches = (
+            self.rope.original_max_position_embeddings,
+            ROPE_TYPES[self.rope.rope_type].stretches,
+        )
+        stretched = int(self.rope.factor * original) if stretches else 0
+        return max(self.max_position_embeddings, stretched)
 
     def window(self, layer: int) -> int:
         """Return how many columns a query of a layer sees, its own included; 0: all."""
@@ -160,6 +178,7 @@ class ModelConfig:
             eos_token_ids=read_eos(config),
             model_type=model_type,
             dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
+            window_rope=read_window_rope(config, family),
             windows=read_windows(config, family.sliding, sizes["num_hidden_layers"]),
             rope_layers=rope_layers_of(config, family, sizes["num_hidden_layers"]),
             **read_factors(config, family, sizes["hidden_size"]),

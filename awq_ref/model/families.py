@@ -99,7 +99,11 @@ FAMILIES: dict[str, Family] = {
             "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
         },
         sliding="always",
-        defaults={"rms_norm_eps": 1e-5, "partial_rotary_factor": 1.0},
+        defaults={
+            "rms_norm_eps": 1e-5,
+            "partial_rotary_factor": 1.0,
+            "original_max_position_embeddings": 4096,
+        },
     ),
     "stablelm": Family(
         "StableLmForCausalLM",

@@ -19,6 +19,7 @@ from awq_ref.dtypes import F32, I64, Bool
 from awq_ref.errors import RangeError, ShapeError
 from awq_ref.model.cache import KVCache, new_cache
 from awq_ref.model.config import ModelConfig
+from awq_ref.model.rope import ROPE_TYPES, turned_length
 
 Pick = Callable[[F32], int]
 
@@ -58,7 +59,7 @@ def greedy(logits: F32) -> int:
 
 def _room(config: ModelConfig, prompt_length: int, max_new_tokens: int) -> int:
     """Return how many tokens may follow the prompt; RangeError if the prompt itself is too long."""
-    context = config.max_position_embeddings
+    context = config.context
     require_between("generate", "max_new_tokens", max_new_tokens, 0, 2**31)
     if prompt_length > context:
         raise RangeError(
@@ -79,8 +80,16 @@ def _prompt(token_ids: I64 | Sequence[int]) -> I64:
     return ids
 
 
+def _must_reread(config: ModelConfig, length: int) -> bool:
+    """Tell whether with a text's token number `length` all tokens before it are turned by other angles [LLM-14]."""
+    rope = config.rope
+    changed = turned_length(rope, length) != turned_length(rope, length - 1)
+    return changed and ROPE_TYPES[rope.rope_type].reread
+
+
 def _stream(model: Forward, ids: I64, room: int, pick: Pick, ends: Collection[int]) -> Iterator[int]:
-    cache: KVCache | None = new_cache(model.config, batch=1, capacity=len(ids) + room)
+    capacity, text = len(ids) + room, ids.tolist()
+    cache: KVCache | None = new_cache(model.config, batch=1, capacity=capacity)
     step = ids[None]  # (1, tokens)
     for _ in range(room):
         logits, cache = model.forward(step, cache, last_only=True)
@@ -88,7 +97,13 @@ def _stream(model: Forward, ids: I64, room: int, pick: Pick, ends: Collection[in
         yield token
         if token in ends:
             return
+        text.append(token)
         step = np.array([[token]], dtype=np.int64)
+        if _must_reread(model.config, len(text)):
+            cache, step = (
+                new_cache(model.config, batch=1, capacity=capacity),
+                np.array([text], dtype=np.int64),
+            )
 
 
 def stream(
@@ -155,7 +170,8 @@ def generate_batch(
     -------
     new_ids : list of lists of int
         Per prompt what `generate` would give alone, up to rounding and, near the context's end, fewer: the
-        longest prompt decides when the context is full.
+        longest prompt decides when the context is full, and which frequencies a rope has that looks at the length
+        [LLM-14].
 
     Raises
     ------
@@ -170,11 +186,14 @@ def generate_batch(
     step, mask = _left_padded(rows)
     room = _room(model.config, step.shape[1], max_new_tokens)
     ends = model.config.eos_token_ids if eos_token_ids is None else eos_token_ids
-    cache: KVCache | None = new_cache(model.config, batch=len(rows), capacity=step.shape[1] + room)
+    capacity, text = step.shape[1] + room, step
+    cache: KVCache | None = new_cache(model.config, batch=len(rows), capacity=capacity)
     new_ids: list[list[int]] = [[] for _ in rows]
     running = set(range(len(rows)))
-    for i in range(room):
-        logits, cache = model.forward(step, cache, attention_mask=mask if i == 0 else None, last_only=True)
+    for _ in range(room):
+        logits, cache = model.forward(
+            step, cache, attention_mask=mask if step is text else None, last_only=True
+        )
         step = np.zeros((len(rows), 1), dtype=np.int64)  # a finished row goes on with id 0, unheeded
         for row in sorted(running):
             step[row, 0] = token = pick(logits[row, -1])
@@ -183,4 +202,8 @@ def generate_batch(
                 running.remove(row)
         if not running:
             break
+        text = np.concatenate([text, step], axis=1)
+        if _must_reread(model.config, text.shape[1]):
+            mask = np.pad(mask, ((0, 0), (0, text.shape[1] - mask.shape[1])), constant_values=True)
+            cache, step = new_cache(model.config, batch=len(rows), capacity=capacity), text
     return new_ids

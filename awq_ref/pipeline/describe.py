@@ -49,7 +49,7 @@ def _architecture(config: ModelConfig) -> list[list[str]]:
         ],
         [
             "context",
-            f"{config.max_position_embeddings} tokens, rope {config.rope.rope_type}{_windows(config)}",
+            f"{config.context} tokens, rope {config.rope.rope_type}{_windows(config)}",
         ],
     ]
 
@@ -88,7 +88,7 @@ def _memory(config: ModelConfig, spec: QuantSpec) -> list[list[str]]:
         n_layers=config.num_hidden_layers,
         n_kv_heads=config.num_key_value_heads,
         head_dim=config.head_dim,
-        capacity=config.max_position_embeddings,
+        capacity=config.context,
     )
     return [
         [residency, *map(format_bytes, (linears, outer, cache, linears + outer + cache))]

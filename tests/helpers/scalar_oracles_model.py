@@ -8,8 +8,9 @@ import math
 from typing import Any, NamedTuple
 
 from helpers.bounded import Bounded, dot, exact, rounded, total
+from helpers.scalar_oracles_rope import frequencies
 
-from awq_ref.model import ModelConfig, RopeConfig
+from awq_ref.model import ModelConfig
 
 Vector = list[Bounded]
 Matrix = list[Vector]
@@ -88,40 +89,19 @@ def softmax(scores: Vector) -> Vector:
     return [p / total(parts) for p in parts]
 
 
-def frequencies(rope: RopeConfig, head_dim: int) -> list[float]:
-    """The angles per position, of the channels that turn; llama3 by wave length, as its authors put it."""
-    result = []
-    turning = int(head_dim * rope.partial_rotary_factor)
-    for i in range(turning // 2):
-        f = rope.rope_theta ** (-2 * i / turning)
-        if rope.rope_type == "linear":
-            f /= rope.factor
-        if rope.rope_type == "llama3":
-            length = 2 * math.pi / f
-            old, low, high = (
-                rope.original_max_position_embeddings,
-                rope.low_freq_factor,
-                rope.high_freq_factor,
-            )
-            if length > old / low:
-                f /= rope.factor
-            elif length > old / high:
-                smooth = (old / length - low) / (high - low)
-                f = (1 - smooth) * f / rope.factor + smooth * f
-        result.append(f)
-    return result
-
-
-def turn(x: Vector, position: int, freqs: list[float], *, neighbours: bool = False) -> Vector:
-    """[LLM-2], half-split or of neighbours, of as many channels as there are angles for."""
+def turn(
+    x: Vector, position: int, freqs: list[float], *, neighbours: bool = False, factor: float = 1.0
+) -> Vector:
+    """[LLM-2], half-split or of neighbours, of as many channels as there are angles for, times a factor [LLM-14]."""
     if neighbours:  # the same with the even channels first
-        turned = turn(x[::2] + x[1::2], position, freqs)
+        turned = turn(x[::2] + x[1::2], position, freqs, factor=factor)
         half = len(x) // 2
         return [turned[i // 2 + half * (i % 2)] for i in range(len(x))]
     half = len(freqs)
     first, second = [], []
     for i in range(half):
-        cos, sin = rounded(math.cos(position * freqs[i])), rounded(math.sin(position * freqs[i]))
+        angle = position * freqs[i]
+        cos, sin = rounded(factor * math.cos(angle)), rounded(factor * math.sin(angle))
         first.append(x[i] * cos - x[i + half] * sin)
         second.append(x[i + half] * cos + x[i] * sin)
     return first + second + x[2 * half :]
@@ -164,7 +144,8 @@ def attention_block(
 ) -> Matrix:
     D, shared = config.head_dim, config.num_attention_heads // config.num_key_value_heads
     layer = int(prefix.split(".")[-2])
-    freqs = frequencies(config.rope, D) if not config.rope_layers or config.rope_layers[layer] else []
+    rope = config.window_rope if window and config.window_rope else config.rope
+    freqs = frequencies(rope, D, len(stream)) if not config.rope_layers or config.rope_layers[layer] else []
     at = f"{prefix}self_attn."
     q, k, v = ([linear(x, tensors, f"{at}{n}_proj") for x in stream] for n in ("q", "k", "v"))
     q, k = (
@@ -174,7 +155,10 @@ def attention_block(
     q, k, v = ([heads(x, D) for x in part] for part in (q, k, v))
     near = config.model_type in NEIGHBOURS
     q, k = (
-        [[turn(h, t, freqs, neighbours=near) for h in token] for t, token in enumerate(part)]
+        [
+            [turn(h, t, freqs, neighbours=near, factor=rope.attention_factor) for h in token]
+            for t, token in enumerate(part)
+        ]
         for part in (q, k)
     )
     out = []

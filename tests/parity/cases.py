@@ -3,6 +3,7 @@
 CASES       case -> (family, what is changed in SIZES)
 save_model  a random model in a folder, and what transformers loads from there
 theirs      their logits;  their_text: their greedy continuation
+CUTS, expected_in_pieces    the pieces in which a cache is filled, and the logits that are right then
 """
 
 from pathlib import Path
@@ -40,6 +41,25 @@ LLAMA3 = {
 }
 LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
 
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 6.0}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "original_max_position_embeddings": 16,
+    "beta_fast": 4.0,
+    "beta_slow": 0.5,
+}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0, 1.1, 1.3, 1.7],
+    "long_factor": [1.0, 2.0, 5.0, 9.0],
+}
+
+# The cases whose frequencies change while a text grows in the tests: what stands in a cache keeps its old angles there.
+CHANGING = ("llama_rope_dynamic", "phi3_longrope")
+
 # case -> (family, changes)
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
@@ -50,6 +70,21 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama_biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
     "llama_rope_llama3": ("llama", {"rope_parameters": LLAMA3}),
     "llama_rope_linear": ("llama", {"rope_parameters": LINEAR}),
+    "llama_rope_dynamic": ("llama", {"rope_parameters": DYNAMIC, "max_position_embeddings": 16}),
+    "llama_rope_yarn": ("llama", {"rope_parameters": YARN}),
+    "llama_rope_yarn_scales": (
+        "llama",
+        {"rope_parameters": YARN | {"mscale": 0.7, "mscale_all_dim": 1.4, "truncate": False}},
+    ),
+    "llama_rope_yarn_factor": ("llama", {"rope_parameters": YARN | {"attention_factor": 1.3}}),
+    "llama_rope_longrope": (
+        "llama",
+        {"rope_parameters": LONGROPE | {"original_max_position_embeddings": 8, "factor": 3.0}},
+    ),
+    "llama_rope_longrope_short": (
+        "llama",
+        {"rope_parameters": LONGROPE | {"original_max_position_embeddings": 128, "factor": 4.0}},
+    ),
     "llama_bfloat16": ("llama", {"dtype": torch.bfloat16}),
     "llama_float16": ("llama", {"dtype": torch.float16}),
     "llama_sharded": ("llama", {"max_shard_size": "60KB"}),
@@ -95,6 +130,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3_window": ("phi3", {"sliding_window": WINDOW}),
     "phi3_bfloat16": ("phi3", {"dtype": torch.bfloat16}),
     "phi3_partial_rope": ("phi3", {"partial_rotary_factor": 0.75}),
+    "phi3_longrope": (
+        "phi3",
+        {"rope_parameters": dict(LONGROPE), "original_max_position_embeddings": 25},
+    ),
     "stablelm": ("stablelm", {"use_qkv_bias": True}),
     "stablelm_half": ("stablelm", {"partial_rotary_factor": 0.5, "tie_word_embeddings": True}),
     "starcoder2": ("starcoder2", {}),
@@ -143,6 +182,17 @@ def theirs(model: Any, ids: np.ndarray, **options: Any) -> np.ndarray:
         return model(torch.from_numpy(ids), **options).logits.numpy()
 
 
+def their_cached(model: Any, ids: np.ndarray, cuts: list[tuple[int, int]]) -> np.ndarray:
+    """Return the logits of a text that transformers reads in pieces, with its cache."""
+    cache, pieces = None, []
+    with torch.no_grad():
+        for first, last in cuts:
+            out = model(torch.from_numpy(ids[:, first:last]), cache=cache, use_cache=True)
+            cache = out.cache
+            pieces.append(out.logits.numpy())
+    return np.concatenate(pieces, axis=1)
+
+
 def their_text(model: Any, prompt: np.ndarray, n_tokens: int) -> list[int]:
     """Return what transformers writes after a prompt, (tokens,)."""
     ids = torch.from_numpy(prompt[None])
@@ -155,6 +205,14 @@ def their_text(model: Any, prompt: np.ndarray, n_tokens: int) -> list[int]:
             pad_token_id=0,
         )
     return text[0, len(prompt) :].tolist()
+
+
+CUTS = [(0, 20), *((i, i + 1) for i in range(20, 30))]
+
+
+def expected_in_pieces(case: str, model: Any, ids: np.ndarray) -> np.ndarray:
+    """Return the logits of 30 tokens read in pieces: those of the full pass, but for the CHANGING cases."""
+    return their_cached(model, ids, CUTS) if case in CHANGING else theirs(model, ids)
 
 
 def relative_error(ours: np.ndarray, expected: np.ndarray) -> float:
