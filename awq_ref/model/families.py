@@ -33,6 +33,15 @@ GEMMA2_NORMS = {
     "post_feedforward_layernorm": Norm("after_mlp"),
 }
 
+GEMMA3_NORMS = {
+    "input_layernorm": Norm("before_attention"),
+    "self_attn.q_norm": Norm("query", "head"),
+    "self_attn.k_norm": Norm("key", "head"),
+    "post_attention_layernorm": Norm("after_attention"),
+    "pre_feedforward_layernorm": Norm("before_mlp"),
+    "post_feedforward_layernorm": Norm("after_mlp"),
+}
+
 LLAMA_LINEARS = gated_linears(qkv="attention_bias", o="attention_bias", mlp="mlp_bias")
 NO_BIASES = gated_linears(qkv=False, o=False, mlp=False)
 ATTENTION_BIASES = gated_linears(qkv="attention_bias", o="attention_bias", mlp=False)
@@ -90,6 +99,27 @@ FAMILIES: dict[str, Family] = {
             "attn_logit_softcapping": 50.0,
             "final_logit_softcapping": 30.0,
         },
+    ),
+    "gemma3_text": Family(
+        "Gemma3ForCausalLM",
+        ATTENTION_BIASES,
+        norms=GEMMA3_NORMS,
+        norm_offset=1.0,
+        sliding="all_but_every_nth",
+        scaled_embedding=True,
+        keys={"hidden_act": "hidden_activation"},
+        activation="gelu_pytorch_tanh",
+        defaults=GEMMA_DEFAULTS
+        | {
+            "num_key_value_heads": 4,
+            "sliding_window": 4096,
+            "sliding_window_pattern": 6,
+            "query_pre_attn_scalar": 256,
+            "final_logit_softcapping": None,
+            "rope_theta": 1000000.0,
+            "rope_local_base_freq": 10000.0,
+        },
+        needs={"use_bidirectional_attention": False, "attn_logit_softcapping": None},
     ),
     "phi3": Family(
         "Phi3ForCausalLM",

@@ -128,6 +128,7 @@ PLANS: dict[str, tuple[ScaleGroup, ...]] = {
     "granite": LLAMA,
     "gemma": LLAMA,
     "gemma2": GEMMA2,
+    "gemma3_text": GEMMA2,
     "phi3": LLAMA,
     "stablelm": LLAMA,
     "starcoder2": STARCODER2,

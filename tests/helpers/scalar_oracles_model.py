@@ -34,11 +34,18 @@ PLACES = {
         "pre_feedforward_layernorm",
         "post_feedforward_layernorm",
     ),
+    "gemma3_text": Places(
+        "input_layernorm",
+        "post_attention_layernorm",
+        "pre_feedforward_layernorm",
+        "post_feedforward_layernorm",
+        heads=True,
+    ),
     "qwen3": Places(heads=True),
 }
 LAYER_NORMS = ("stablelm", "starcoder2", "cohere")
 PARALLEL = NEIGHBOURS = ("cohere",)
-ONE_PLUS = ("gemma", "gemma2")  # norms are stored as their distance from 1
+ONE_PLUS = ("gemma", "gemma2", "gemma3_text")  # norms are stored as their distance from 1
 
 
 def rms_norm(x: Vector, weight: Vector, eps: float) -> Vector:

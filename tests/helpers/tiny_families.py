@@ -52,6 +52,17 @@ FAMILY_CHANGES: dict[str, dict[str, Any]] = {
         "attn_logit_softcapping": 1.5,
         "final_logit_softcapping": 2.0,
     },
+    "gemma3_text": {
+        "model_type": "gemma3_text",
+        "architectures": ["Gemma3ForCausalLM"],
+        "hidden_activation": "gelu_pytorch_tanh",
+        "tie_word_embeddings": True,
+        "sliding_window": WINDOW,
+        "sliding_window_pattern": 2,
+        "query_pre_attn_scalar": 6,
+        "final_logit_softcapping": 2.0,
+        "rope_local_base_freq": 7.0,
+    },
     "phi3": {
         "model_type": "phi3",
         "architectures": ["Phi3ForCausalLM"],

@@ -126,6 +126,29 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "gemma2",
         {"head_dim": 16, "attn_logit_softcapping": None, "final_logit_softcapping": None},
     ),
+    "gemma3": (
+        "gemma3_text",
+        {
+            "head_dim": 24,
+            "query_pre_attn_scalar": 20,
+            "sliding_window": WINDOW,
+            "sliding_window_pattern": 2,
+            "final_logit_softcapping": 3.0,
+        },
+    ),
+    "gemma3_ropes": (
+        "gemma3_text",
+        {
+            "head_dim": 16,
+            "num_key_value_heads": 1,
+            "sliding_window": WINDOW,
+            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            },
+        },
+    ),
     "phi3": ("phi3", {}),
     "phi3_window": ("phi3", {"sliding_window": WINDOW}),
     "phi3_bfloat16": ("phi3", {"dtype": torch.bfloat16}),
