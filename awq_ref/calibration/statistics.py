@@ -111,6 +111,11 @@ class StatisticsAccumulator:
         self._gram_sum = np.zeros((in_features, in_features), dtype=np.float32)
         self._product = np.empty((in_features, min(PANEL, in_features)), dtype=np.float32)
 
+    @property
+    def count(self) -> int:
+        """Tokens so far."""
+        return self._count
+
     def add(self, x: F32) -> None:
         """Add the tokens of x, float32 (..., in_features).
 

@@ -25,6 +25,7 @@ from awq_ref.dtypes import F32, I64, Bool
 from awq_ref.model.attention import Scores, attention
 from awq_ref.model.cache import KVCache
 from awq_ref.model.config import ModelConfig
+from awq_ref.model.experts import mixture
 from awq_ref.model.family import Place
 from awq_ref.model.ops import ACTIVATIONS, apply_norm
 from awq_ref.model.rope import RopeConfig, apply_rope, rope_frequencies, rope_tables
@@ -219,7 +220,7 @@ def mlp_input(stream: F32, entered: F32, block: Block, config: ModelConfig) -> F
 
 
 def mlp_forward(x: F32, block: Block, config: ModelConfig) -> F32:
-    """Return the output of the MLP, before it is added to the stream.
+    """Return the output of the MLP, or of a mixture of them [LLM-15], before it is added to the stream.
 
     Equation [LLM-4]  y = W_down (act(W_gate x) * (W_up x)),  without a gate  y = W_down act(W_up x)
         W_down, W_gate, W_up -> block.linears, by the names of `Family.mlp`
@@ -235,8 +236,22 @@ def mlp_forward(x: F32, block: Block, config: ModelConfig) -> F32:
     -------
     y : float32 array, shape (..., hidden_size)
     """
+    experts = config.family.experts
+    if experts is None or experts.router not in block.linears:
+        return _mlp(x, block, config, config.family.mlp)
+    return mixture(
+        x,
+        block.linears[experts.router],
+        lambda expert, tokens: _mlp(tokens, block, config, experts.of(expert)),
+        top_k=config.num_experts_per_tok,
+        normalized=config.norm_topk_prob,
+    )
+
+
+def _mlp(x: F32, block: Block, config: ModelConfig, names: tuple[str, str, str]) -> F32:
+    """Return the output of the MLP made of these linears: gate, up, down."""
     activation = ACTIVATIONS[config.hidden_act]
-    gate_proj, up_proj, down_proj = config.family.mlp
+    gate_proj, up_proj, down_proj = names
     up = np.ascontiguousarray(block.linears[up_proj](x))  # (..., intermediate_size)
     gate = np.ascontiguousarray(block.linears[gate_proj](x)) if gate_proj else up
     gated = np.empty(gate.shape, dtype=np.float32)

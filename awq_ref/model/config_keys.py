@@ -5,6 +5,7 @@
     read_factors                multipliers and caps
     read_rope, read_window_rope, rope_layers_of     which rope, and which layers have it
     read_eos                    the ids that end a text
+    read_experts                how many experts, how wide, in which layers
     require_known, require_needs    what runs here
 
 Both spellings are read: ``rope_theta``, ``rope_scaling`` and ``torch_dtype``, and the ``rope_parameters`` and
@@ -123,6 +124,38 @@ def read_eos(config: Mapping[str, Any]) -> tuple[int, ...]:
     value = config.get("eos_token_id")
     values = value if isinstance(value, list) else [] if value is None else [value]
     return tuple(read_whole({"eos_token_id": one}, "eos_token_id") for one in values)
+
+
+def read_experts(config: Mapping[str, Any], family: Family, n_layers: int) -> dict[str, Any]:
+    """Return the fields of ModelConfig that say which layers have experts; none in families without."""
+    if family.experts is None:
+        return {}
+    told = config.get("num_experts")
+    told = config.get("num_local_experts") if told is None else told  # as transformers 5 writes it
+    n_experts, chosen = (
+        read_whole({"num_experts": told}, "num_experts"),
+        read_whole(config, "num_experts_per_tok"),
+    )
+    width = read_whole(config, "moe_intermediate_size", read_whole(config, "intermediate_size"))
+    if not 1 <= chosen <= n_experts or width < 1:
+        raise FormatError(
+            "config.json: num_experts_per_tok must be from 1 to the number of experts, and their width at least 1; "
+            f"got {chosen} of {n_experts} experts of width {width}."
+        )
+    every, dense = read_whole(config, "decoder_sparse_step", 1), config.get("mlp_only_layers") or []
+    if every < 1 or not isinstance(dense, list):
+        raise FormatError(
+            "config.json: decoder_sparse_step must be at least 1 and mlp_only_layers a list of layers; got "
+            f"{every} and {dense!r}."
+        )
+    layers = tuple(layer not in dense and (layer + 1) % every == 0 for layer in range(n_layers))
+    return {
+        "num_experts": n_experts,
+        "num_experts_per_tok": chosen,
+        "moe_intermediate_size": width,
+        "norm_topk_prob": bool(config.get("norm_topk_prob")),
+        "expert_layers": () if all(layers) else layers,
+    }
 
 
 def rope_layers_of(config: Mapping[str, Any], family: Family, n_layers: int) -> tuple[bool, ...]:

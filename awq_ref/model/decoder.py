@@ -19,7 +19,7 @@ from awq_ref.model.cache import KVCache
 from awq_ref.model.config import ModelConfig
 from awq_ref.model.inputs import checked_ids, checked_mask, text_length
 from awq_ref.model.ops import apply_norm, soft_cap
-from awq_ref.model.shapes import block_linear_shapes, block_norm_shapes
+from awq_ref.model.shapes import block_linear_shapes, block_norm_shapes, block_router_shapes
 from awq_ref.spec import LinearOperator
 
 PREFILL_CHUNK = (
@@ -98,7 +98,8 @@ class Decoder:
                 f"Decoder: blocks must be {self.config.num_hidden_layers}; got {len(self.blocks)}."
             )
         for layer, block in enumerate(self.blocks):
-            shapes, norm_shapes = block_linear_shapes(self.config), block_norm_shapes(self.config)
+            shapes = block_linear_shapes(self.config, layer) | block_router_shapes(self.config, layer)
+            norm_shapes = block_norm_shapes(self.config)
             _require_names(f"linears of layer {layer}", block.linears, shapes)
             _require_names(f"norms of layer {layer}", block.norms, norm_shapes)
             for name, linear in block.linears.items():

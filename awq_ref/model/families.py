@@ -3,6 +3,8 @@
     FAMILIES    model_type -> Family
     nearest     the known family whose name is most like another
 
+Families with experts stand in `expert_families`.
+
 To add a family: add its row here (and a kind of norm, activation or window to `ops` or `windows` if it brings a new
 one) and to PLANS in `awq_ref/search/plan.py`; docs/families.md tells what the rows differ in.
 
@@ -11,6 +13,7 @@ Source: the parameter names of Hugging Face transformers.
 
 import difflib
 
+from awq_ref.model.expert_families import EXPERT_FAMILIES
 from awq_ref.model.family import LLAMA_NORMS, Family, Norm, gated_linears, plain_linears
 
 FILE = "awq_ref/model/families.py"  # where a row is added, for error messages
@@ -187,7 +190,7 @@ FAMILIES: dict[str, Family] = {
         },
         needs={"use_qk_norm": False},
     ),
-}
+} | EXPERT_FAMILIES
 
 
 def nearest(name: str) -> str:

@@ -39,12 +39,14 @@ def _has_rope(layer: int, config: Mapping[str, Any]) -> bool:
 WINDOWS: dict[str, Callable[[int, Mapping[str, Any]], bool]] = {
     "never": lambda layer, config: False,
     "always": lambda layer, config: True,
+    "switched_on": lambda layer, config: True,
     "every_other": lambda layer, config: layer % 2 == 0,
     "all_but_every_nth": _all_but_every_nth,
     "upper_layers": _upper_layers,
     "layers_without_rope": lambda layer, config: not _has_rope(layer, config),
 }
 SWITCHED = (
+    "switched_on",
     "upper_layers",
     "layers_without_rope",
 )  # use_sliding_window turns them on; without it there is no window

@@ -4,12 +4,16 @@ norm_storage    the form in which a norm's weight is stored
 search_sites    all sites of a block, also those that nothing can scale
 """
 
+import warnings
+
 from awq_ref.dtypes import F32
+from awq_ref.errors import CalibrationWarning
 from awq_ref.model import ModelConfig
 from awq_ref.pipeline.observation import ObservedBlock
+from awq_ref.pipeline.plans import layer_plan
 from awq_ref.pipeline.rounding import site_importance
 from awq_ref.quantize import pseudo_quantize
-from awq_ref.search import BlockResult, Recipe, ScaleGroup, plan_for, query_head_tie, search_block
+from awq_ref.search import BlockResult, Recipe, ScaleGroup, query_head_tie, search_block
 from awq_ref.search.folding import StorageDtype
 from awq_ref.spec import QuantSpec
 
@@ -60,6 +64,20 @@ def _searched(
     )
 
 
+def _reached(found: ObservedBlock, plan: tuple[ScaleGroup, ...]) -> tuple[ScaleGroup, ...]:
+    """Return the rows whose sites tokens have reached; warn if experts were left out."""
+    known = found.observations.statistics
+    missed = [group.consumers[0] for group in plan if group.routed and group.site not in known]
+    if missed:
+        warnings.warn(
+            f"layer {found.layer}: no token of the calibration was sent to the experts of {', '.join(missed)}: these "
+            "layers are rounded to nearest, without channel scales and clips. Calibrate on more text.",
+            CalibrationWarning,
+            stacklevel=2,
+        )
+    return tuple(group for group in plan if group.consumers[0] not in missed)
+
+
 def search_sites(
     found: ObservedBlock, config: ModelConfig, *, recipe: Recipe, spec: QuantSpec, norm_dtype: str
 ) -> BlockResult:
@@ -81,10 +99,11 @@ def search_sites(
 
     Notes
     -----
-    Sites that nothing can scale are searched for clips alone, on the block as it came, and put beside the others.
+    Sites that nothing can scale are searched for clips alone, on the block as it came, and put beside the others. An
+    expert's site that no token reached has scales of 1, no clips and no report.
     """
     storage, norms = norm_storage(config, norm_dtype), found.block.norms
-    plan = plan_for(config.model_type) if recipe.searches else ()
+    plan = _reached(found, layer_plan(config, found.layer)) if recipe.searches else ()
     scaled = tuple(group for group in plan if not group.fixed)
     fixed = tuple(group for group in plan if group.fixed)
     result = _searched(found, config, norms, plan=scaled, recipe=recipe, spec=spec, storage=storage)

@@ -10,7 +10,7 @@ from typing import Any
 
 from awq_ref.checkpoint import RECORD, Checkpoint, QuantizationConfig, read_quantization_config
 from awq_ref.errors import ShapeError
-from awq_ref.model import ModelConfig, block_linear_shapes, model_tensor_shapes, outer_tensor_shapes
+from awq_ref.model import ModelConfig, model_linear_shapes, model_tensor_shapes, outer_tensor_shapes
 from awq_ref.report.memory import bits_per_weight, kv_cache_bytes, weight_bytes
 from awq_ref.report.tables import format_bytes, format_table
 from awq_ref.spec import QuantSpec
@@ -23,7 +23,7 @@ def folder_bytes(folder: str | Path, pattern: str = "*") -> int:
 
 def mean_bits_per_weight(config: ModelConfig, spec: QuantSpec) -> float:
     """Return the bits per weight of all linears of the blocks, scales and zero points counted."""
-    sizes = block_linear_shapes(config).values()
+    sizes = model_linear_shapes(config).values()
     bits = sum(out * into * bits_per_weight(spec, into) for out, into in sizes)
     return bits / sum(out * into for out, into in sizes)
 
@@ -82,7 +82,7 @@ def _record(record: dict[str, Any]) -> list[list[str]]:
 
 def _memory(config: ModelConfig, spec: QuantSpec) -> list[list[str]]:
     """Return the bytes in memory by residency."""
-    shapes = [*block_linear_shapes(config).values()] * config.num_hidden_layers
+    shapes = [*model_linear_shapes(config).values()]
     outer = 4 * sum(math.prod(shape) for shape in outer_tensor_shapes(config).values())
     cache = kv_cache_bytes(
         n_layers=config.num_hidden_layers,

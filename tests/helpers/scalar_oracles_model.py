@@ -8,6 +8,7 @@ import math
 from typing import Any, NamedTuple
 
 from helpers.bounded import Bounded, dot, exact, rounded, total
+from helpers.scalar_oracles_experts import mixture
 from helpers.scalar_oracles_rope import frequencies
 
 from awq_ref.model import ModelConfig
@@ -42,6 +43,7 @@ PLACES = {
         heads=True,
     ),
     "qwen3": Places(heads=True),
+    "qwen3_moe": Places(heads=True),
 }
 LAYER_NORMS = ("stablelm", "starcoder2", "cohere")
 PARALLEL = NEIGHBOURS = ("cohere",)
@@ -179,6 +181,27 @@ def attention_block(
     return out
 
 
+# family -> router, and gate, up, down of an expert
+EXPERTS = {
+    "mixtral": ("block_sparse_moe.gate", "block_sparse_moe.experts.{}.", ("w1", "w3", "w2")),
+    "qwen3_moe": ("mlp.gate", "mlp.experts.{}.", ("gate_proj", "up_proj", "down_proj")),
+}
+
+
+def mlp_of(x: Vector, config: ModelConfig, tensors: dict[str, Any], prefix: str) -> Vector:
+    """The MLP of a layer, or [LLM-15] where the layer has a router."""
+    router, expert, names = EXPERTS.get(config.model_type, ("", "", ()))
+    if f"{prefix}{router}.weight" not in tensors:
+        return mlp(x, tensors, prefix, act=config.hidden_act)
+
+    def one(e: int, x: Vector) -> Vector:
+        gate, up, down = (f"{prefix}{expert.format(e)}{name}" for name in names)
+        pairs = zip(linear(x, tensors, gate), linear(x, tensors, up), strict=True)
+        return linear([ACTIVATIONS[config.hidden_act](g) * u for g, u in pairs], tensors, down)
+
+    return mixture(x, linear(x, tensors, f"{prefix}{router}"), one, config)
+
+
 def mlp(x: Vector, tensors: dict[str, Any], prefix: str, *, act: str = "silu") -> Vector:
     """[LLM-4]."""
     if f"{prefix}mlp.c_fc.weight" in tensors:
@@ -210,7 +233,7 @@ def block(
     y = attention_block(entered, config, tensors, prefix, window=window)
     stream = added(stream, branch(norm(places.after_attention, y)))
     read = entered if config.model_type in PARALLEL else norm(places.before_mlp, stream)
-    y = [mlp(x, tensors, prefix, act=config.hidden_act) for x in read]
+    y = [mlp_of(x, config, tensors, prefix) for x in read]
     return added(stream, branch(norm(places.after_mlp, y)))
 
 

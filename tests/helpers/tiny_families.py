@@ -93,4 +93,21 @@ FAMILY_CHANGES: dict[str, dict[str, Any]] = {
         "attention_bias": True,
         "logit_scale": 0.3,
     },
+    "mixtral": {
+        "model_type": "mixtral",
+        "architectures": ["MixtralForCausalLM"],
+        "intermediate_size": 16,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "sliding_window": WINDOW,
+    },
+    "qwen3_moe": {
+        "model_type": "qwen3_moe",
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "intermediate_size": 32,
+        "moe_intermediate_size": 16,
+        "num_experts": 5,
+        "num_experts_per_tok": 2,
+        "mlp_only_layers": [1],
+    },
 }

@@ -168,6 +168,35 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "cohere": ("cohere", {"logit_scale": 0.5}),
     "cohere_biases": ("cohere", {"attention_bias": True, "tie_word_embeddings": False}),
+    "mixtral": ("mixtral", {"num_local_experts": 4}),
+    "mixtral_window": (
+        "mixtral",
+        {"num_local_experts": 6, "num_experts_per_tok": 3, "sliding_window": WINDOW, "head_dim": 24},
+    ),
+    "qwen3_moe": (
+        "qwen3_moe",
+        {
+            "head_dim": 24,
+            "num_experts": 6,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 48,
+            "mlp_only_layers": [1],
+        },
+    ),
+    "qwen3_moe_normalized": (
+        "qwen3_moe",
+        {
+            "head_dim": 8,
+            "attention_bias": True,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "norm_topk_prob": True,
+            "decoder_sparse_step": 2,
+            "use_sliding_window": True,
+            "sliding_window": WINDOW,
+        },
+    ),
     "gemma_bfloat16": ("gemma", {"head_dim": 16, "dtype": torch.bfloat16}),
 }
 

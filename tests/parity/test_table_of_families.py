@@ -26,7 +26,7 @@ from parity.table import Row, read_rows, write_row
 import awq_ref
 from awq_ref.model import FAMILIES, Decoder, new_cache
 from awq_ref.pipeline.block_search import norm_storage
-from awq_ref.search import plan_for
+from awq_ref.pipeline.plans import layer_plan
 
 NEW_TOKENS = 60
 
@@ -43,8 +43,11 @@ def cached_logits(decoder: Decoder, ids: np.ndarray) -> np.ndarray:
 def folded_decoder(decoder: Decoder) -> Decoder:
     """The same function, with channel scales folded in at every site of the plan."""
     config, draw = decoder.config, random_scales(np.random.default_rng(7))
-    plan, storage = plan_for(config.model_type), norm_storage(config, "F32")
-    blocks = [folded(block, config, plan, draw, storage) for block in decoder.blocks]
+    storage = norm_storage(config, "F32")
+    blocks = [
+        folded(block, config, layer_plan(config, layer), draw, storage)
+        for layer, block in enumerate(decoder.blocks)
+    ]
     return replace(decoder, blocks=blocks)
 
 
