@@ -33,6 +33,17 @@ def _windows(config: ModelConfig) -> str:
     return f", window {sliding[0]} in {len(sliding)} of {len(config.windows)} layers" if sliding else ""
 
 
+def _experts(config: ModelConfig) -> list[list[str]]:
+    layers = [layer for layer in range(config.num_hidden_layers) if config.n_experts(layer)]
+    if not layers:
+        return []
+    said = (
+        f"{config.num_experts} of width {config.moe_intermediate_size} in {len(layers)} of "
+        f"{config.num_hidden_layers} layers, {config.num_experts_per_tok} for each token"
+    )
+    return [["experts", said]]
+
+
 def _architecture(config: ModelConfig) -> list[list[str]]:
     heads = (
         f"{config.num_attention_heads} query, {config.num_key_value_heads} key-value, of {config.head_dim}"
@@ -42,6 +53,7 @@ def _architecture(config: ModelConfig) -> list[list[str]]:
         ["parameters", f"{sum(math.prod(s) for s in model_tensor_shapes(config).values()):,}"],
         ["layers", str(config.num_hidden_layers)],
         ["hidden, intermediate", f"{config.hidden_size}, {config.intermediate_size}"],
+        *_experts(config),
         ["heads", heads],
         [
             "vocabulary",

@@ -189,6 +189,8 @@ EXPERT_PLANS: dict[str, tuple[ScaleGroup, ...]] = {
 
 def _with_experts(group: ScaleGroup, n_experts: int) -> tuple[ScaleGroup, ...]:
     """Return a row for every expert, or, of a site that all of them read, one row with the linears of all."""
+    if not n_experts:
+        return (group,)
 
     def named(names: Iterable[str]) -> tuple[str, ...]:
         every = (name.format(expert=expert) for expert in range(n_experts) for name in names)
@@ -212,14 +214,15 @@ def plan_for(model_type: str, n_experts: int = 0) -> tuple[ScaleGroup, ...]:
     UnsupportedError
         If there is none; a wrong plan would change the model's function.
     """
-    if model_type not in PLANS:
+    plans, kind, table = (
+        (EXPERT_PLANS, f" with {n_experts} experts", "EXPERT_PLANS") if n_experts else (PLANS, "", "PLANS")
+    )
+    if model_type not in plans:
         raise UnsupportedError(
-            f"plan_for: model_type must have a scale-sharing plan; got {model_type!r}. Known: "
-            f"{', '.join(PLANS)}. A plan is a row of PLANS in awq_ref/search/plan.py; the recipe rtn needs none."
+            f"plan_for: model_type must have a scale-sharing plan; got {model_type!r}{kind}. Known: "
+            f"{', '.join(plans)}. A plan is a row of {table} in awq_ref/search/plan.py; the recipe rtn needs none."
         )
-    if not n_experts:
-        return PLANS[model_type]
-    return tuple(row for group in EXPERT_PLANS[model_type] for row in _with_experts(group, n_experts))
+    return tuple(row for group in plans[model_type] for row in _with_experts(group, n_experts))
 
 
 def site_inputs(plan: Iterable[ScaleGroup]) -> dict[str, str]:

@@ -138,9 +138,9 @@ def test_phi3_has_an_original_length_of_its_own():
 
 
 def test_an_unknown_architecture_says_which_are_known_and_where_to_add_it():
-    wanted = r"one of LlamaForCausalLM, .*; got MixtralForCausalLM. The nearest is mistral .*/families.py"
+    wanted = r"one of LlamaForCausalLM, .*; got Mistral4ForCausalLM. The nearest is mistral .*/families.py"
     with pytest.raises(UnsupportedError, match=wanted):
-        ModelConfig.from_json({"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"})
+        ModelConfig.from_json({"architectures": ["Mistral4ForCausalLM"], "model_type": "mistral4"})
     wanted = "model_type must name one of .*llama.*; got mistral3. The nearest is mistral "
     with pytest.raises(UnsupportedError, match=wanted):
         ModelConfig.from_json({"model_type": "mistral3"})
