@@ -157,6 +157,20 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "phi3",
         {"rope_parameters": dict(LONGROPE), "original_max_position_embeddings": 25},
     ),
+    "phi3_partial_longrope": (
+        "phi3",
+        {
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "short_factor": [1.0, 1.2, 1.5],
+                "long_factor": [1.0, 3.0, 8.0],
+                "partial_rotary_factor": 0.75,
+            },
+            "original_max_position_embeddings": 8,
+            "tie_word_embeddings": True,
+        },
+    ),
     "stablelm": ("stablelm", {"use_qkv_bias": True}),
     "stablelm_half": ("stablelm", {"partial_rotary_factor": 0.5, "tie_word_embeddings": True}),
     "starcoder2": ("starcoder2", {}),
