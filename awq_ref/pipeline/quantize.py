@@ -48,6 +48,7 @@ from awq_ref.pipeline.observation import (
 )
 from awq_ref.pipeline.papers import write_papers
 from awq_ref.pipeline.rounding import round_site
+from awq_ref.pipeline.streams import open_streams, shared_sites
 from awq_ref.pipeline.texts import Calibration, calibration_windows
 from awq_ref.quantize import join_rows
 from awq_ref.report.progress import progress
@@ -141,6 +142,7 @@ def _quantize_block(job: _Job, found: ObservedBlock, writer: ShardWriter) -> Lay
         result = search_sites(found, job.config, recipe=job.recipe, spec=job.spec, norm_dtype=norm_dtype)
     _write_norms(job, writer, prefix, result.norms, found.block.norms)
     weights, known = found.weights(), found.observations.statistics
+    streams, shared = open_streams(found, result, job.config, job.recipe), shared_sites(found, job.config)
     reports = {report.site: report for report in result.reports}
     routers = block_router_shapes(job.config, found.layer)
     _write_routers(job, writer, prefix, {name: weights[name] for name in routers}, result.folds)
@@ -149,13 +151,20 @@ def _quantize_block(job: _Job, found: ObservedBlock, writer: ShardWriter) -> Lay
     sites |= family.stored_linears([name for name in weights if name not in told])
     for site, names in sites.items():
         with located(f"{prefix}{', '.join(names)}"):
+            drift = None
+            if streams and site in shared:
+                drift = streams.drift([shared[site]], result.folds[names[0]].columns)
             rounded = round_site(
                 {name: weights[name] for name in names}, result.folds, known.get(site),
-                spec=job.spec, rounding=job.recipe.rounding if site in known else Rounding(),
+                spec=job.spec, rounding=job.recipe.rounding if site in known else Rounding(), drift=drift,
             )  # fmt: skip
+        if streams:
+            streams.put(rounded.linears, result.folds)
         _write_linears(job, writer, prefix, rounded.linears, result.folds)
         if site in reports:
             reports[site] = replace(reports[site], loss_rounded=rounded.loss, damping=rounded.damping)
+    if streams:
+        streams.finish()
     return LayerReport(found.layer, tuple(reports.values()))
 
 
