@@ -11,17 +11,16 @@ greedy, stream, generate_batch, rolled, OVERFLOWS
 
 from awq_ref.model.block import (
     Block,
-    Context,
     add_branch,
     attention_forward,
     block_forward,
-    make_context,
     mlp_forward,
     mlp_input,
     normed,
 )
 from awq_ref.model.cache import PAGE, KVCache, new_cache
 from awq_ref.model.config import ModelConfig
+from awq_ref.model.context import Context, make_context
 from awq_ref.model.decoder import Decoder
 from awq_ref.model.entrance import Entrance, enter
 from awq_ref.model.families import FAMILIES
@@ -31,8 +30,10 @@ from awq_ref.model.shapes import (
     block_linear_shapes,
     block_norm_shapes,
     block_prefix,
+    block_router_shapes,
     block_stored_shapes,
     block_tensor_shapes,
+    model_linear_shapes,
     model_tensor_shapes,
     norm_tensor,
     outer_tensor_shapes,
@@ -59,6 +60,7 @@ __all__ = [
     "block_linear_shapes",
     "block_norm_shapes",
     "block_prefix",
+    "block_router_shapes",
     "block_stored_shapes",
     "block_tensor_shapes",
     "enter",
@@ -67,6 +69,7 @@ __all__ = [
     "make_context",
     "mlp_forward",
     "mlp_input",
+    "model_linear_shapes",
     "model_tensor_shapes",
     "new_cache",
     "norm_tensor",

@@ -114,7 +114,7 @@ def attention(
     scores : Scores
         Scale, cap [LLM-6] and window [LLM-5].
     padding : float32 array, shape (B, S), optional
-        0, or a large negative number for a column that is padding (`block.PADDED`).
+        0, or a large negative number for a column that is padding (`context.PADDED`).
     alibi : float32 array, shape (B or 1, G, R, S), optional
         Added to the scores of a column too [LLM-11].
 

@@ -1,8 +1,6 @@
 """One block of a decoder: attention and MLP, each added to the stream, with norms where the family has them.
 
     Block               norms and linears of one layer
-    Context             what a block needs to know beside its input: positions, padding, cache
-    make_context        the context of some new tokens
     normed              x -> what a norm of the block makes of it, if the family has one at that place
     add_branch          the stream plus what a module made
     attention_forward   normalized x -> output of the attention
@@ -17,23 +15,20 @@ up_proj. An array that a linear has returned is never written to.
 Source: Touvron et al. 2023, arXiv:2302.13971, section 2.2; Shazeer 2020, arXiv:2002.05202 (gated MLP).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from awq_ref.dtypes import F32, I64, Bool
-from awq_ref.model.alibi import alibi_bias
+from awq_ref.dtypes import F32
 from awq_ref.model.attention import Scores, attention
-from awq_ref.model.cache import KVCache
 from awq_ref.model.config import ModelConfig
+from awq_ref.model.context import Context
+from awq_ref.model.experts import mixture
 from awq_ref.model.family import Place
 from awq_ref.model.ops import ACTIVATIONS, apply_norm
-from awq_ref.model.rope import apply_rope, rope_frequencies, rope_tables
+from awq_ref.model.rope import apply_rope
 from awq_ref.spec import LinearOperator
 
-# Added to the score of a padded column. Finite: a query that sees nothing but padding then averages it, where
-# -inf would give NaN.
-PADDED = -1e30
 # Where a module's output is added -> the norm of the sum, in families that have one.
 STREAM_NORMS: dict[Place, Place] = {
     "after_attention": "stream_after_attention",
@@ -56,82 +51,12 @@ class Block:
     linears: dict[str, LinearOperator]
 
 
-@dataclass(frozen=True)
-class Context:
-    """Where the new tokens stand.
-
-    cos, sin : float32, (batch or 1, tokens, 1, 1, D // 2), of the D channels of a head that rope turns
-    padding  : float32, (batch, columns), 0 or PADDED; None where no column is padding
-    cache    : already lengthened by the new tokens; None to look at no other tokens than these
-    layer    : which layer is meant: its part of the cache, its window
-    positions : int64, (batch or 1, tokens), of the new tokens; None: 0, 1, ...
-    alibi    : float32, (batch or 1, key-value heads, queries per key, columns), added to scores [LLM-11]; None without
-    """
-
-    cos: F32
-    sin: F32
-    padding: F32 | None
-    cache: KVCache | None
-    layer: int = 0
-    positions: I64 | None = None
-    alibi: F32 | None = None
-
-    def at_layer(self, layer: int) -> "Context":
-        """Return the same context for another layer."""
-        return replace(self, layer=layer)
-
-
-def _positions(valid: Bool, tokens: int) -> I64:
-    """Return the position of each of the last tokens: the number of tokens before it that are no padding."""
-    counts = np.cumsum(valid, axis=1, dtype=np.int64)[:, -tokens:] - 1  # (batch, tokens)
-    return np.maximum(counts, 0)
-
-
-def make_context(
-    config: ModelConfig, tokens: int, *, attention_mask: Bool | None = None, cache: KVCache | None = None
-) -> Context:
-    """Return the context of `tokens` new tokens, after those in the cache if there is one.
-
-    Parameters
-    ----------
-    attention_mask : bool array, shape (batch, tokens), optional
-        False marks padding, left or right of the text.
-    cache : KVCache, optional
-        The returned context holds it, longer by the new tokens.
-
-    Raises
-    ------
-    RangeError
-        If the cache has no room for the tokens, or cannot be continued (`KVCache.appended`).
-    """
-    valid, before = attention_mask, 0
-    if cache is not None:
-        before = cache.length
-        new = np.ones((cache.batch, tokens), dtype=np.bool_) if attention_mask is None else attention_mask
-        cache = cache.appended(new)
-        valid = cache.valid
-    padding = None
-    if valid is None or valid.all():
-        positions = np.arange(before, before + tokens, dtype=np.int64)[None]  # (1, tokens)
-    else:
-        positions = _positions(valid, tokens)
-        padding = np.where(valid, np.float32(0.0), np.float32(PADDED))
-    cos, sin = rope_tables(positions[:, :, None, None], rope_frequencies(config.rope, config.head_dim))
-    alibi = None
-    if config.alibi:
-        columns = before + tokens
-        every = np.arange(columns, dtype=np.int64)[None]
-        if valid is not None and padding is not None:
-            every = _positions(valid, columns)
-        alibi = alibi_bias(config.alibi, every, config.num_attention_heads, scale=config.softmax_scale)
-        alibi = alibi.reshape(len(every), config.num_key_value_heads, config.queries_per_key, columns)
-    return Context(cos, sin, padding, cache, positions=positions, alibi=alibi)
-
-
 def _turn(x: F32, config: ModelConfig, context: Context, *, out: F32) -> None:
     """Turn queries or keys (B, T, G, R, D) by their positions, into out; copy them in a layer without rope."""
     if config.has_rope(context.layer):
-        apply_rope(x, context.cos, context.sin, out=out, neighbours=config.rope.neighbours)
+        near = context.near if config.window(context.layer) else None
+        cos, sin = near or (context.cos, context.sin)
+        apply_rope(x, cos, sin, out=out, neighbours=config.rope.neighbours)
     else:
         out[...] = x
 
@@ -231,7 +156,7 @@ def mlp_input(stream: F32, before: F32, entered: F32, block: Block, config: Mode
 
 
 def mlp_forward(x: F32, block: Block, config: ModelConfig) -> F32:
-    """Return the output of the MLP, before it is added to the stream.
+    """Return the output of the MLP, or of a mixture of them [LLM-15], before it is added to the stream.
 
     Equation [LLM-4]  y = W_down (act(W_gate x) * (W_up x)),  without a gate  y = W_down act(W_up x)
         W_down, W_gate, W_up -> block.linears, by the names of `Family.mlp`
@@ -247,8 +172,22 @@ def mlp_forward(x: F32, block: Block, config: ModelConfig) -> F32:
     -------
     y : float32 array, shape (..., hidden_size)
     """
+    experts = config.family.experts
+    if experts is None or experts.router not in block.linears:
+        return _mlp(x, block, config, config.family.mlp)
+    return mixture(
+        x,
+        block.linears[experts.router],
+        lambda expert, tokens: _mlp(tokens, block, config, experts.of(expert)),
+        top_k=config.num_experts_per_tok,
+        normalized=config.norm_topk_prob,
+    )
+
+
+def _mlp(x: F32, block: Block, config: ModelConfig, names: tuple[str, str, str]) -> F32:
+    """Return the output of the MLP made of these linears: gate, up, down."""
     activation = ACTIVATIONS[config.hidden_act]
-    gate_proj, up_proj, down_proj = config.family.mlp
+    gate_proj, up_proj, down_proj = names
     up = np.ascontiguousarray(block.linears[up_proj](x))  # (..., intermediate_size)
     gate = np.ascontiguousarray(block.linears[gate_proj](x)) if gate_proj else up
     gated = np.empty(gate.shape, dtype=np.float32)

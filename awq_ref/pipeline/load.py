@@ -22,6 +22,7 @@ from awq_ref.model import (
     block_linear_shapes,
     block_norm_shapes,
     block_prefix,
+    block_router_shapes,
     block_stored_shapes,
     block_tensor_shapes,
     outer_tensor_shapes,
@@ -86,7 +87,7 @@ def read_block(
     """Read one layer of a checkpoint; of a float one all weights are float32."""
     prefix = block_prefix(config, layer)
     norms = {name: read_norm(checkpoint, config, f"{prefix}{name}") for name in block_norm_shapes(config)}
-    names = block_linear_shapes(config)
+    names = [*block_linear_shapes(config, layer), *block_router_shapes(config, layer)]
     return Block(
         norms, {n: _read_linear(checkpoint, config, prefix + n, quantization, residency) for n in names}
     )
@@ -100,7 +101,8 @@ def check_complete(
     for layer in range(config.num_hidden_layers):
         shapes = block_tensor_shapes(config, layer)
         if quantization is not None:
-            linears = {f"{block_prefix(config, layer)}{name}.weight" for name in block_stored_shapes(config)}
+            names = [*block_stored_shapes(config, layer), *block_router_shapes(config, layer)]
+            linears = {f"{block_prefix(config, layer)}{name}.weight" for name in names}
             shapes = {
                 name: shape for name, shape in shapes.items() if name in checkpoint or name not in linears
             }

@@ -1,6 +1,7 @@
 """What older architectures have, for `scalar_oracles_model`: their tensors under the names of Llama's, and ALiBi.
 
 under_llamas_names  name -> array, of a checkpoint of any architecture, fused linears apart
+loaded              the same as numbers, and of younger ones too
 slopes, alibi       [LLM-11]: of the heads, as the authors of ALiBi write them; what is added to scores
 to_bfloat16         the nearest number of eight digits
 gelu, relu, clipped activations, and MPT's clip
@@ -12,7 +13,7 @@ import math
 from typing import Any
 
 import numpy as np
-from helpers.bounded import Bounded, U, rounded
+from helpers.bounded import Bounded, U, exact, rounded
 
 from awq_ref.model import ModelConfig
 
@@ -85,6 +86,7 @@ NAMES |= {
     "falcon_sequential": NAMES["falcon"],
     "mpt_clipped": NAMES["mpt"],
 }
+ONE_PLUS = ("gemma", "gemma2", "gemma3_text")  # norms are stored as their distance from 1
 ONE_BELOW_THE_OTHER = ("gpt2", "mpt", "mpt_clipped")  # the others' q, k, v go by key-value head
 INPUTS_FIRST = ("gpt2",)  # weights are (in_features, out_features)
 
@@ -129,6 +131,27 @@ def under_llamas_names(config: ModelConfig, arrays: dict[str, Any]) -> dict[str,
         for part, rows in three(array, config, by_head=kind not in ONE_BELOW_THE_OTHER).items():
             found[name.replace("qkv", f"{part}_proj")] = rows
     return found
+
+
+def loaded(config: ModelConfig, arrays: dict[str, Any]) -> dict[str, Any]:
+    """The arrays of a checkpoint as numbers, norms as what they multiply by, fused linears apart."""
+    tensors: dict[str, Any] = {}
+    for name, array in under_llamas_names(config, arrays).items():
+        values = exact(array)
+        if config.model_type in ONE_PLUS and "norm" in name:
+            values = [Bounded(1.0) + w for w in values]
+        tensors[name] = values
+        if "qkv_proj" in name:
+            kv = config.num_key_value_heads * config.head_dim
+            parts = {"q": values[: -2 * kv], "k": values[-2 * kv : -kv], "v": values[-kv:]}
+            tensors |= {name.replace("qkv_proj", f"{n}_proj"): part for n, part in parts.items()}
+        if "gate_up_proj" in name:
+            half = config.intermediate_size
+            tensors |= {
+                name.replace("gate_up", "gate"): values[:half],
+                name.replace("gate_up", "up"): values[half:],
+            }
+    return tensors
 
 
 def slopes(heads: int) -> list[float]:

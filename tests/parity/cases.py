@@ -3,6 +3,7 @@
 CASES       case -> (family, what is changed in SIZES)
 save_model  a random model in a folder, and what transformers loads from there
 theirs      their logits;  their_text: their greedy continuation
+CUTS, expected_in_pieces    the pieces in which a cache is filled, and the logits that are right then
 """
 
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from parity.older_cases import OLDER_CASES, VARIANTS, attention_of, drop_prefix
 from transformers import AutoConfig, AutoModelForCausalLM
 
 TOLERANCE = 1e-5
@@ -41,14 +42,24 @@ LLAMA3 = {
 }
 LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
 
-# Rows of FAMILIES that are a variant -> transformers' model_type.
-VARIANTS = {
-    "gpt_neox_sequential": "gpt_neox",
-    "opt_post_norm": "opt",
-    "falcon_two_norms": "falcon",
-    "falcon_sequential": "falcon",
-    "mpt_clipped": "mpt",
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 6.0}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "original_max_position_embeddings": 16,
+    "beta_fast": 4.0,
+    "beta_slow": 0.5,
 }
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0, 1.1, 1.3, 1.7],
+    "long_factor": [1.0, 2.0, 5.0, 9.0],
+}
+
+# The cases whose frequencies change while a text grows in the tests: what stands in a cache keeps its old angles there.
+CHANGING = ("llama_rope_dynamic", "phi3_longrope")
 
 # case -> (family, changes)
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -60,6 +71,21 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama_biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
     "llama_rope_llama3": ("llama", {"rope_parameters": LLAMA3}),
     "llama_rope_linear": ("llama", {"rope_parameters": LINEAR}),
+    "llama_rope_dynamic": ("llama", {"rope_parameters": DYNAMIC, "max_position_embeddings": 16}),
+    "llama_rope_yarn": ("llama", {"rope_parameters": YARN}),
+    "llama_rope_yarn_scales": (
+        "llama",
+        {"rope_parameters": YARN | {"mscale": 0.7, "mscale_all_dim": 1.4, "truncate": False}},
+    ),
+    "llama_rope_yarn_factor": ("llama", {"rope_parameters": YARN | {"attention_factor": 1.3}}),
+    "llama_rope_longrope": (
+        "llama",
+        {"rope_parameters": LONGROPE | {"original_max_position_embeddings": 8, "factor": 3.0}},
+    ),
+    "llama_rope_longrope_short": (
+        "llama",
+        {"rope_parameters": LONGROPE | {"original_max_position_embeddings": 128, "factor": 4.0}},
+    ),
     "llama_bfloat16": ("llama", {"dtype": torch.bfloat16}),
     "llama_float16": ("llama", {"dtype": torch.float16}),
     "llama_sharded": ("llama", {"max_shard_size": "60KB"}),
@@ -101,10 +127,51 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "gemma2",
         {"head_dim": 16, "attn_logit_softcapping": None, "final_logit_softcapping": None},
     ),
+    "gemma3": (
+        "gemma3_text",
+        {
+            "head_dim": 24,
+            "query_pre_attn_scalar": 20,
+            "sliding_window": WINDOW,
+            "sliding_window_pattern": 2,
+            "final_logit_softcapping": 3.0,
+        },
+    ),
+    "gemma3_ropes": (
+        "gemma3_text",
+        {
+            "head_dim": 16,
+            "num_key_value_heads": 1,
+            "sliding_window": WINDOW,
+            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            },
+        },
+    ),
     "phi3": ("phi3", {}),
     "phi3_window": ("phi3", {"sliding_window": WINDOW}),
     "phi3_bfloat16": ("phi3", {"dtype": torch.bfloat16}),
     "phi3_partial_rope": ("phi3", {"partial_rotary_factor": 0.75}),
+    "phi3_longrope": (
+        "phi3",
+        {"rope_parameters": dict(LONGROPE), "original_max_position_embeddings": 25},
+    ),
+    "phi3_partial_longrope": (
+        "phi3",
+        {
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "short_factor": [1.0, 1.2, 1.5],
+                "long_factor": [1.0, 3.0, 8.0],
+                "partial_rotary_factor": 0.75,
+            },
+            "original_max_position_embeddings": 8,
+            "tie_word_embeddings": True,
+        },
+    ),
     "stablelm": ("stablelm", {"use_qkv_bias": True}),
     "stablelm_half": ("stablelm", {"partial_rotary_factor": 0.5, "tie_word_embeddings": True}),
     "starcoder2": ("starcoder2", {}),
@@ -116,41 +183,36 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "cohere": ("cohere", {"logit_scale": 0.5}),
     "cohere_biases": ("cohere", {"attention_bias": True, "tie_word_embeddings": False}),
-    "gpt_neox": ("gpt_neox", {}),
-    "gpt_neox_half": ("gpt_neox", {"rotary_pct": 0.5, "attention_bias": False, "tie_word_embeddings": True}),
-    "gpt_neox_sequential": ("gpt_neox_sequential", {"use_parallel_residual": False}),
-    "phi": ("phi", {"num_key_value_heads": 8}),
-    "phi_grouped": ("phi", {"num_key_value_heads": 2, "partial_rotary_factor": 0.25}),
-    "opt": ("opt", {"ffn_dim": 112}),
-    "opt_without_biases": ("opt", {"ffn_dim": 112, "enable_bias": False, "tie_word_embeddings": False}),
-    "opt_projected": ("opt", {"ffn_dim": 112, "word_embed_proj_dim": 48}),
-    "opt_post_norm": (
-        "opt_post_norm",
-        {"ffn_dim": 112, "word_embed_proj_dim": 48, "do_layer_norm_before": False},
+    **OLDER_CASES,
+    "mixtral": ("mixtral", {"num_local_experts": 4}),
+    "mixtral_window": (
+        "mixtral",
+        {"num_local_experts": 6, "num_experts_per_tok": 3, "sliding_window": WINDOW, "head_dim": 24},
     ),
-    "gpt2": ("gpt2", {"n_inner": 112}),
-    "gpt2_scores": ("gpt2", {"scale_attn_weights": False, "scale_attn_by_inverse_layer_idx": True}),
-    "gpt2_without_prefix": ("gpt2", {"tie_word_embeddings": False, "without_prefix": "transformer."}),
-    "falcon": ("falcon", {"ffn_hidden_size": 112}),
-    "falcon_per_head": ("falcon", {"multi_query": False, "bias": True}),
-    "falcon_grouped_one_norm": (
-        "falcon",
-        {"new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1},
+    "qwen3_moe": (
+        "qwen3_moe",
+        {
+            "head_dim": 24,
+            "num_experts": 6,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 48,
+            "mlp_only_layers": [1],
+        },
     ),
-    "falcon_two_norms": ("falcon_two_norms", {"new_decoder_architecture": True, "num_kv_heads": 2}),
-    "falcon_sequential": (
-        "falcon_sequential",
-        {"alibi": True, "multi_query": False, "parallel_attn": False, "bias": True},
+    "qwen3_moe_normalized": (
+        "qwen3_moe",
+        {
+            "head_dim": 8,
+            "attention_bias": True,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "norm_topk_prob": True,
+            "decoder_sparse_step": 2,
+            "use_sliding_window": True,
+            "sliding_window": WINDOW,
+        },
     ),
-    "falcon_sequential_rope": ("falcon_sequential", {"parallel_attn": False}),
-    "bloom": ("bloom", {}),
-    "bloom_six_heads": ("bloom", {"hidden_size": 48, "n_head": 6, "without_prefix": "transformer."}),
-    "mpt": ("mpt", {}),
-    "mpt_six_heads": (
-        "mpt",
-        {"d_model": 48, "n_heads": 6, "attn_config": {"softmax_scale": 0.2, "alibi": True}},
-    ),
-    "mpt_clipped": ("mpt_clipped", {"attn_config": {"clip_qkv": 1.5, "alibi": True}}),
     "gemma_bfloat16": ("gemma", {"head_dim": 16, "dtype": torch.bfloat16}),
 }
 
@@ -171,19 +233,8 @@ def save_model(folder: Path, family: str, *, seed: int = 11, **changes: Any) -> 
                 parameter.add_(0.3 * torch.randn_like(parameter))
             assert torch.isfinite(parameter).all(), name
     model.to(dtype).save_pretrained(folder, max_shard_size=shard)
-    if prefix:  # as the files of the models without a head, of which the hub has many
-        path = folder / "model.safetensors"
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in load_file(path).items()}
-        save_file(tensors, path, metadata={"format": "pt"})
+    drop_prefix(folder / "model.safetensors", prefix)
     return loaded(folder)
-
-
-def attention_of(config: Any) -> str:
-    """Return by which of its functions transformers computes attention: eager, the one that caps scores.
-
-    But its eager Falcon adds the ALiBi bias twice, once within the mask.
-    """
-    return "sdpa" if getattr(config, "alibi", False) else "eager"
 
 
 def loaded(folder: Path) -> Any:
@@ -203,6 +254,17 @@ def theirs(model: Any, ids: np.ndarray, **options: Any) -> np.ndarray:
         return model(torch.from_numpy(ids), **options).logits.numpy()
 
 
+def their_cached(model: Any, ids: np.ndarray, cuts: list[tuple[int, int]]) -> np.ndarray:
+    """Return the logits of a text that transformers reads in pieces, with its cache."""
+    cache, pieces = None, []
+    with torch.no_grad():
+        for first, last in cuts:
+            out = model(torch.from_numpy(ids[:, first:last]), cache=cache, use_cache=True)
+            cache = out.cache
+            pieces.append(out.logits.numpy())
+    return np.concatenate(pieces, axis=1)
+
+
 def their_text(model: Any, prompt: np.ndarray, n_tokens: int) -> list[int]:
     """Return what transformers writes after a prompt, (tokens,)."""
     ids = torch.from_numpy(prompt[None])
@@ -215,6 +277,14 @@ def their_text(model: Any, prompt: np.ndarray, n_tokens: int) -> list[int]:
             pad_token_id=0,
         )
     return text[0, len(prompt) :].tolist()
+
+
+CUTS = [(0, 20), *((i, i + 1) for i in range(20, 30))]
+
+
+def expected_in_pieces(case: str, model: Any, ids: np.ndarray) -> np.ndarray:
+    """Return the logits of 30 tokens read in pieces: those of the full pass, but for the CHANGING cases."""
+    return their_cached(model, ids, CUTS) if case in CHANGING else theirs(model, ids)
 
 
 def relative_error(ours: np.ndarray, expected: np.ndarray) -> float:

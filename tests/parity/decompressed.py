@@ -3,7 +3,7 @@
 write_decompressed  a pack-quantized folder -> the same model in float, weights by their decompressor
 
 transformers takes every `nn.Linear` for a layer to be decompressed; GPT-2's are of the class Conv1D, Falcon's of one
-that reads its weight before it is there.
+that reads its weight before it is there. Of experts, which it holds stacked, it makes float16 weights.
 """
 
 import json

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from parity.cases import CASES, assert_same, random_ids, save_model, their_text, theirs
+from parity.cases import (
+    CASES,
+    CUTS,
+    assert_same,
+    expected_in_pieces,
+    random_ids,
+    save_model,
+    their_text,
+    theirs,
+)
 
 import awq_ref
 from awq_ref.model import FAMILIES, block_forward, make_context, new_cache
@@ -69,14 +78,14 @@ def test_greedy_text_is_the_same(pair, monkeypatch):
     assert ours.generate(prompt, max_new_tokens=60, temperature=0) == wanted
 
 
-def test_decoding_with_a_cache_gives_their_full_pass(pair):
+def test_decoding_with_a_cache_gives_their_full_pass(pair, request):
     ours, model = pair
-    ids = random_ids(2, 30)
+    ids, case = random_ids(2, 30), request.node.callspec.params["pair"]
     cache, pieces = new_cache(ours.config, batch=2, capacity=30, page=4), []
-    for first, last in [(0, 20), *((i, i + 1) for i in range(20, 30))]:
+    for first, last in CUTS:
         logits, cache = ours.decoder.forward(ids[:, first:last], cache)
         pieces.append(logits)
-    assert_same(np.concatenate(pieces, axis=1), theirs(model, ids))
+    assert_same(np.concatenate(pieces, axis=1), expected_in_pieces(case, model, ids))
 
 
 def test_left_padded_texts_past_the_window_are_the_same(pair):
