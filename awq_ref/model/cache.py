@@ -44,6 +44,22 @@ class KVCache:
     def resident_bytes(self) -> int:
         return self.keys.nbytes + self.values.nbytes + self.valid.nbytes
 
+    @property
+    def shortest(self) -> int:
+        """The shortest length above 0 that `truncated` can go back to."""
+        return 1
+
+    def truncated(self, length: int) -> "KVCache":
+        """Return the cache of the text's first columns, to continue it otherwise; nothing is freed.
+
+        Raises
+        ------
+        RangeError
+            If length lies outside [0, the cache's own].
+        """
+        require_between("KVCache.truncated", "length", length, 0, self.length)
+        return replace(self, length=length)
+
     def appended(self, valid: Bool) -> "KVCache":
         """Return the cache longer by some columns, whose keys and values the caller is about to write.
 
