@@ -210,7 +210,7 @@ def _named_templates(stored: Any, path: Path) -> dict[str, str]:
 def load_chat_templates(folder: str | Path) -> dict[str, str]:
     """Return name -> source of the chat templates of a model folder; empty if it has none.
 
-    chat_template.jinja and chat_templates/NAME.jinja come first, then what tokenizer_config.json says, then
+    chat_template.jinja and additional_chat_templates/NAME.jinja come first, then what tokenizer_config.json says, then
     chat_template.json. A single template is called "default".
 
     Raises
@@ -219,7 +219,7 @@ def load_chat_templates(folder: str | Path) -> dict[str, str]:
         If a file cannot be read, or does not hold templates.
     """
     folder = Path(folder)
-    files = {path.stem: path for path in sorted((folder / "chat_templates").glob("*.jinja"))}
+    files = {path.stem: path for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
     if (folder / "chat_template.jinja").is_file():
         files = {DEFAULT: folder / "chat_template.jinja"} | files
     if files:
