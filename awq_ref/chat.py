@@ -34,7 +34,7 @@ ENDINGS = {
 class Terminal:
     """One person at one keyboard, or a pipe.
 
-    interactive   show prompts, and print errors instead of raising them
+    interactive   show prompts and notes; an error or Ctrl-C ends what it concerns, not the conversation
     """
 
     session: ChatSession
@@ -63,11 +63,12 @@ class Terminal:
                     self.answers.flush()
                     first, column = False, 0 if piece.endswith("\n") else 1
         except KeyboardInterrupt:
-            pass
+            if not self.interactive:
+                raise
         if column:
             print(file=self.answers, flush=True)
         ending = ENDINGS.get(self.session.ending, "")
-        if ending and (self.interactive or self.session.ending == "stopped"):
+        if ending and self.interactive:
             self.note(ending.format(tokens=self.session.max_new_tokens, context=self.session.context))
 
     # ---- commands ----
@@ -163,6 +164,8 @@ class Terminal:
                 if message.strip():
                     self.obey(message)
             except KeyboardInterrupt:
+                if not self.interactive:
+                    raise
                 interrupts += 1
                 self.note("\n[Ctrl-C again, Ctrl-D or /exit leaves]" if interrupts == 1 else "")
             except EOFError:

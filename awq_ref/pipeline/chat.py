@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from awq_ref.checks import require_between
 from awq_ref.dtypes import F32, I64
 from awq_ref.errors import RangeError
 from awq_ref.model import KVCache, new_cache
@@ -39,6 +40,10 @@ class ChatSettings:
     system: str | None = None
     seed: int | None = 0
     drop_oldest: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens is not None:
+            require_between("chat", "max_new_tokens", self.max_new_tokens, 1, 2**31)
 
 
 @dataclass
