@@ -83,8 +83,8 @@ class KVCache:
         return replace(self, length=length)
 
 
-def new_cache(config: ModelConfig, *, batch: int, capacity: int) -> KVCache:
-    """Return an empty cache for `capacity` tokens of `batch` texts.
+def new_cache(config: ModelConfig, *, batch: int, capacity: int | None = None) -> KVCache:
+    """Return an empty cache for `capacity` tokens of `batch` texts; for the model's context when left out.
 
     Raises
     ------
@@ -92,7 +92,8 @@ def new_cache(config: ModelConfig, *, batch: int, capacity: int) -> KVCache:
         If batch or capacity is below 1, or capacity exceeds the model's context.
     """
     require_between("new_cache", "batch", batch, 1, 2**31)
-    require_between("new_cache", "capacity", capacity, 1, config.max_position_embeddings)
-    shape = (config.num_hidden_layers, batch, config.num_key_value_heads, capacity, config.head_dim)
+    size = config.max_position_embeddings if capacity is None else capacity
+    require_between("new_cache", "capacity", size, 1, config.max_position_embeddings)
+    shape = (config.num_hidden_layers, batch, config.num_key_value_heads, size, config.head_dim)
     keys, values = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-    return KVCache(keys, values, np.zeros((batch, capacity), dtype=np.bool_))
+    return KVCache(keys, values, np.zeros((batch, size), dtype=np.bool_))

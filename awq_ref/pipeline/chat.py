@@ -112,7 +112,7 @@ class ChatSession:
 
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.settings.seed)
-        self._cache = new_cache(self.model.config, batch=1, capacity=self.context)
+        self._cache = new_cache(self.model.config, batch=1)
         self.restart(self.messages)
         # A template that is broken, or refuses a system prompt, says so now.
         self.form.ids([*self.messages, {"role": "user", "content": "."}])
@@ -134,9 +134,9 @@ class ChatSession:
 
     @property
     def end_tokens(self) -> set[int]:
-        """What ends an answer: the model's end tokens and the tokenizer's."""
+        """What ends an answer: the model's end tokens, the tokenizer's, and what the template puts behind answers."""
         eos = self.model.require_tokenizer().eos_token_id
-        return set(self.model.eos_token_ids) | (set() if eos is None else {eos})
+        return {*self.model.eos_token_ids, *([] if eos is None else [eos]), *self.form.end_tokens}
 
     @property
     def max_new_tokens(self) -> int:

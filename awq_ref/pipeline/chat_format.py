@@ -11,12 +11,13 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from awq_ref.checkpoint.disk import writing
 from awq_ref.dtypes import I64
-from awq_ref.errors import FormatError, OutputError
+from awq_ref.errors import ChatTemplateError, FormatError, OutputError
 from awq_ref.text import ChatTemplate, Tokenizer, load_chat_templates
 from awq_ref.text.chat_template import choose_template
 from awq_ref.text.files import read_json_object, read_text_file
@@ -25,6 +26,7 @@ Message = Mapping[str, Any]
 
 ROLES = ("system", "user", "assistant", "tool")
 VERSION = 1  # of the file
+PROBE = "An answer."  # behind it a template shows how answers end
 
 
 class ChatFormat(Protocol):
@@ -33,6 +35,10 @@ class ChatFormat(Protocol):
     @property
     def description(self) -> str:
         """What it is, for people."""
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """The tokens with which an answer ends, as far as the format knows them."""
 
     def ids(self, messages: Sequence[Message]) -> I64:
         """Return the ids of a conversation, up to where the answer begins."""
@@ -49,6 +55,18 @@ class TemplateFormat:
     def description(self) -> str:
         return self.template.where
 
+    @cached_property
+    def end_tokens(self) -> frozenset[int]:
+        """The added token that the template puts right behind an answer: the end of a turn, where it is one token."""
+        turns = [{"role": "user", "content": "."}, {"role": "assistant", "content": PROBE}]
+        try:
+            behind = self.template.render(turns).rpartition(PROBE)[2]
+        except ChatTemplateError:  # it may want more than this
+            return frozenset()
+        first = self.tokenizer.encode(behind, add_special_tokens=False)[:1].tolist()
+        added = self.tokenizer.inner.get_added_tokens_decoder()
+        return frozenset(token for token in first if token in added and added[token].content.strip())
+
     def ids(self, messages: Sequence[Message]) -> I64:
         """Return the ids of the rendering, the generation prompt at its end."""
         text = self.template.render(messages, add_generation_prompt=True)
@@ -64,6 +82,11 @@ class PlainFormat:
     @property
     def description(self) -> str:
         return "plain text: the model goes on with what you write; it was not trained to answer"
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """None that the model and the tokenizer do not name."""
+        return frozenset()
 
     @staticmethod
     def text(messages: Sequence[Message]) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from awq_ref.checks import require_between, require_shape
-from awq_ref.dtypes import F32, F64, Bool
+from awq_ref.dtypes import F32, F64, I64, Bool
 from awq_ref.errors import RangeError
 
 LEAST_TEMPERATURE = 1e-30  # the largest float32, divided by it, is still a float64
@@ -85,12 +85,36 @@ def _penalized(logits: F32, penalty: float, seen: Collection[int]) -> F64:
 
 def _kept_by_top_p(likely: F64, top_p: float) -> Bool:
     """Mark the fewest likeliest tokens that reach top_p together; of equals the smaller id first."""
-    order = np.argsort(-likely, kind="stable")
+    # What is less likely than this holds at most half of 1 - top_p together: it is never needed, nor sorted.
+    order = np.flatnonzero(likely >= (1.0 - top_p) / (2 * len(likely)))
+    order = order[np.argsort(-likely[order], kind="stable")]
     before = np.cumsum(likely[order]) - likely[order]  # what the likelier ones have reached without this one
     kept = np.zeros(likely.shape, dtype=np.bool_)
     kept[order[before < top_p]] = True
     kept[order[0]] = True
     return kept
+
+
+def _survivors(logits: F32, sampling: Sampling, seen: Collection[int]) -> tuple[I64, F64]:
+    """Return the ids that no setting drops, ascending, and their processed logits."""
+    require_shape("sampling", "logits", logits, (None,))
+    _require_finite_top(float(logits.max()))  # the maximum of logits with a NaN is NaN
+    scores = _penalized(logits, sampling.repetition_penalty, seen)
+    ids = np.arange(len(scores), dtype=np.int64)
+    if sampling.temperature == 0.0:
+        return ids, scores
+    scores /= sampling.temperature
+    if 0 < sampling.top_k < len(scores):
+        ids = np.flatnonzero(scores >= np.partition(scores, -sampling.top_k)[-sampling.top_k])
+        scores = scores[ids]
+    if sampling.top_p < 1.0:
+        kept = _kept_by_top_p(_softmax(scores), sampling.top_p)
+        ids, scores = ids[kept], scores[kept]
+    if sampling.min_p > 0.0:
+        likely = _softmax(scores)
+        kept = likely >= sampling.min_p * likely.max()
+        ids, scores = ids[kept], scores[kept]
+    return ids, scores
 
 
 def processed_logits(logits: F32, sampling: Sampling, seen: Collection[int] = ()) -> F64:
@@ -121,20 +145,10 @@ def processed_logits(logits: F32, sampling: Sampling, seen: Collection[int] = ()
     >>> processed_logits(np.float32([1, 2, -2]), Sampling(repetition_penalty=2.0), seen={1, 2}).tolist()
     [1.0, 1.0, -4.0]
     """
-    require_shape("sampling", "logits", logits, (None,))
-    _require_finite_top(float(logits.max()))  # the maximum of logits with a NaN is NaN
-    scores = _penalized(logits, sampling.repetition_penalty, seen)
-    if sampling.temperature == 0.0:
-        return scores
-    scores /= sampling.temperature
-    if 0 < sampling.top_k < len(scores):
-        scores[scores < np.partition(scores, -sampling.top_k)[-sampling.top_k]] = -math.inf
-    if sampling.top_p < 1.0:
-        scores[~_kept_by_top_p(_softmax(scores), sampling.top_p)] = -math.inf
-    if sampling.min_p > 0.0:
-        likely = _softmax(scores)
-        scores[likely < sampling.min_p * likely.max()] = -math.inf
-    return scores
+    ids, scores = _survivors(logits, sampling, seen)
+    spread = np.full(len(logits), -math.inf, dtype=np.float64)
+    spread[ids] = scores
+    return spread
 
 
 def probabilities(logits: F32, sampling: Sampling, seen: Collection[int] = ()) -> F64:
@@ -154,7 +168,10 @@ def probabilities(logits: F32, sampling: Sampling, seen: Collection[int] = ()) -
         raise RangeError(
             "sampling: temperature must be above 0 for probabilities; got 0. Use pick for the likeliest token."
         )
-    return _softmax(processed_logits(logits, sampling, seen))
+    ids, scores = _survivors(logits, sampling, seen)
+    likely = np.zeros(len(logits), dtype=np.float64)
+    likely[ids] = _softmax(scores)
+    return likely
 
 
 def pick(
@@ -175,11 +192,12 @@ def pick(
     RangeError, ShapeError
         As for `processed_logits`.
     """
+    ids, scores = _survivors(logits, sampling, seen)
     if sampling.temperature == 0.0:
-        return int(np.argmax(processed_logits(logits, sampling, seen)))
-    steps = np.cumsum(probabilities(logits, sampling, seen))
+        return int(ids[np.argmax(scores)])
+    steps = np.cumsum(_softmax(scores))
     # steps[-1] is 1 up to rounding; scaling the draw by it keeps the draw below it.
-    return int(np.searchsorted(steps, rng.random() * steps[-1], side="right"))
+    return int(ids[np.searchsorted(steps, rng.random() * steps[-1], side="right")])
 
 
 def sampler(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from awq_ref.text import Sampling, processed_logits
+from awq_ref.text import GenerationDefaults, Sampling, processed_logits
 
 VOCAB = 200
 CASES = [
@@ -61,3 +61,15 @@ def test_ties_at_the_kth_place_are_all_kept(model):
     )
     assert np.flatnonzero(np.isfinite(processed_logits(logits, sampling))).tolist() == [0, 1, 2, 3]
     assert np.flatnonzero(np.isfinite(want[0].numpy())).tolist() == [0, 1, 2, 3]
+
+
+def test_what_generation_config_leaves_out(tmp_path):
+    """Where the file is silent, what generate takes is what `GenerationDefaults` takes."""
+    theirs = GenerationConfig._get_default_generation_params()
+    (tmp_path / "generation_config.json").write_text('{"do_sample": true}')
+    ours = GenerationDefaults.load(tmp_path).sampling
+    for name in ("temperature", "top_k", "top_p", "repetition_penalty"):
+        assert getattr(ours, name) == theirs[name]
+    assert (ours.min_p, theirs.get("min_p")) == (0.0, None)
+    assert theirs["do_sample"] is False
+    assert GenerationDefaults.load(tmp_path / "absent").sampling.temperature == 0.0

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from helpers.chat_template_cases import TEMPLATES
 from helpers.tiny_checkpoint import write_tiny_llama
+from helpers.tiny_tokenizers import byte_level
+from tokenizers import AddedToken
 
 from awq_ref.errors import ChatTemplateError, FormatError, OutputError, RangeError
 from awq_ref.pipeline import load_model
@@ -23,7 +25,7 @@ from awq_ref.pipeline.chat_format import (
     load_conversation,
     save_conversation,
 )
-from awq_ref.text import ChatTemplate, Sampling
+from awq_ref.text import ChatTemplate, Sampling, Tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +139,30 @@ def test_the_end_tokens_are_those_of_the_folder_and_the_tokenizer(tmp_path):
     model = load_model(tmp_path)
     assert model.eos_token_ids == (5, 6)
     assert ChatSession(model, PlainFormat(model.tokenizer)).end_tokens == {5, 6, 256}
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [
+        ("qwen2.5", "<|im_end|>"),
+        ("gemma", "<end_of_turn>"),
+        ("llama2", None),  # a space comes first
+        ("phi3", "<|end|>"),
+        ("zephyr", "</s>"),
+    ],
+)
+def test_the_token_behind_answers_ends_them(template, end):
+    inner = byte_level()
+    inner.add_tokens([AddedToken(t) for t in ("<|im_end|>", "<end_of_turn>", "<|end|>", "\n", " ")])
+    form = TemplateFormat(
+        ChatTemplate(TEMPLATES[template], variables={"eos_token": "</s>"}), Tokenizer(inner)
+    )
+    assert form.end_tokens == ({inner.token_to_id(end)} if end else set())
+
+
+def test_a_template_that_wants_more_than_a_question_names_no_end():
+    form = TemplateFormat(ChatTemplate("{{ raise_exception('no tools') }}"), Tokenizer(byte_level()))
+    assert form.end_tokens == frozenset()
 
 
 def test_equal_seeds_give_equal_conversations(model, plain):
