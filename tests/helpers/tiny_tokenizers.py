@@ -1,8 +1,10 @@
 """Tiny tokenizers, built in the test that uses them.
 
 BYTES                 the characters that stand for bytes, by id
-byte_level            a token per byte, "ab" merged, <s> put before a text, </s> known (GPT-2, Llama 3, Qwen)
+byte_level            a token per byte, "ab" merged, <s> put before a text, </s> known
+gpt_2, qwen_2         the same, with the splitting of GPT-2 and of Qwen2
 byte_fallback         spaces as U+2581, words and pieces, a token for each byte (Llama 2, Mistral)
+gemma                 the same, without a space put before a text, and with line breaks as added tokens
 unigram               pieces with scores, spaces as U+2581 (SentencePiece's unigram)
 """
 
@@ -11,6 +13,11 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
 SPACE = "\u2581"
+# Qwen/Qwen2.5-0.5B, tokenizer.json
+QWEN_2 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def byte_level() -> tokenizers.Tokenizer:
@@ -21,6 +28,23 @@ def byte_level() -> tokenizers.Tokenizer:
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens(["<s>", "</s>"])
     put_first(inner, "<s>")
+    return inner
+
+
+def gpt_2() -> tokenizers.Tokenizer:
+    """Words, numbers and the rest apart."""
+    inner = byte_level()
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return inner
+
+
+def qwen_2() -> tokenizers.Tokenizer:
+    """Qwen2's expression, after NFC."""
+    inner = byte_level()
+    split = pre_tokenizers.Split(tokenizers.Regex(QWEN_2), behavior="isolated")
+    byte_level_alone = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.normalizer = normalizers.NFC()
+    inner.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level_alone])
     return inner
 
 
@@ -45,6 +69,20 @@ def byte_fallback() -> tokenizers.Tokenizer:
     )
     inner.add_special_tokens([tokenizers.AddedToken(t, normalized=False) for t in ("<unk>", "<s>", "</s>")])
     put_first(inner, "<s>")
+    return inner
+
+
+def gemma() -> tokenizers.Tokenizer:
+    """The tokenizer.json of Gemma, with 20 letters."""
+    inner = byte_fallback()
+    inner.normalizer = normalizers.Replace(" ", SPACE)
+    inner.pre_tokenizer = pre_tokenizers.Split(" ", behavior="merged_with_previous")
+    inner.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    inner.add_tokens(
+        [tokenizers.AddedToken(token, normalized=False) for token in ("\n", "\n\n", "<mask>", "<pad>")]
+    )
     return inner
 
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from helpers.tiny_tokenizers import byte_fallback, byte_level, unigram
+from helpers.tiny_tokenizers import byte_fallback, byte_level, gemma, gpt_2, qwen_2, unigram
 from tokenizers import AddedToken
 from transformers import AutoTokenizer
 
@@ -19,6 +19,7 @@ TEXTS = [
     "a<|im_start|> b<|im_end|>\n",
     "  \n\t hello",
     "<pad> <more> x",
+    "it's 1234 e\u0301\r\n\r\n\n  ab!!\n",
 ]
 GENERIC = {"tokenizer_class": "PreTrainedTokenizerFast"}
 SETTINGS = {
@@ -47,6 +48,9 @@ KINDS = {
     "byte level": byte_level,
     "byte fallback": byte_fallback,
     "unigram": unigram,
+    "gemma": gemma,
+    "gpt 2": gpt_2,
+    "qwen 2": qwen_2,
     "byte level, chat": lambda: with_chat_tokens(byte_level()),
     "byte fallback, chat": lambda: with_chat_tokens(byte_fallback()),
 }
@@ -99,6 +103,16 @@ def test_added_tokens_decoder(tmp_path):
     ours, theirs = both(tmp_path, "byte level", settings, special_tokens_map={"eos_token": "<s>"})
     assert_same(ours, theirs)
     assert ours.eos_token_id == theirs.eos_token_id
+
+
+CLASSES = {"gemma": "GemmaTokenizer", "gpt 2": "GPT2Tokenizer", "qwen 2": "Qwen2Tokenizer"}
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_classes_that_are_built_anew_as_their_file_says(tmp_path, kind):
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "</s>" if kind != "gemma" else "<unk>"}
+    settings = names | {"pad_token": "</s>", "tokenizer_class": CLASSES[kind]}
+    assert_same(*both(tmp_path, kind, settings))
 
 
 LLAMA = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
