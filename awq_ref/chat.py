@@ -8,6 +8,7 @@ What is said by whom is in `awq_ref.pipeline.chat`; here are keys and text on a 
 
 import argparse
 import contextlib
+import io
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -232,8 +233,10 @@ def _session(arguments: argparse.Namespace) -> ChatSession:
 def run_chat(arguments: argparse.Namespace) -> int:
     """Talk to a model; the options are those of `awq-ref chat`."""
     session = _session(arguments)
-    interactive = sys.stdin.isatty() and sys.stdout.isatty()
-    terminal = Terminal(session, str(arguments.model), interactive, sys.stdin, sys.stdout, sys.stderr)
+    # A stream that was closed before we began is None.
+    lines, answers, notes = (stream or io.StringIO() for stream in (sys.stdin, sys.stdout, sys.stderr))
+    interactive = lines.isatty() and answers.isatty()
+    terminal = Terminal(session, str(arguments.model), interactive, lines, answers, notes)
     if interactive:
         terminal.note(f"{arguments.model}, {session.form.description}. /help lists the commands.")
     with _line_editing(interactive):

@@ -106,9 +106,8 @@ class ChatSession:
     dropped_turns: int = 0  # to make room for the last reply
     ending: str = ""  # why the last reply ended: "end", "length", "context", or "stopped"
     _cache: KVCache = field(init=False, repr=False)
-    _ids: list[int] = field(
-        default_factory=list, init=False, repr=False
-    )  # the first _cache.length are in the cache
+    # The ids that were read; the first _cache.length of them are in the cache.
+    _ids: list[int] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.settings.seed)
@@ -169,7 +168,7 @@ class ChatSession:
 
     def _fitted(self, messages: list[Message]) -> tuple[list[Message], I64]:
         """Return messages and their ids, with room for an answer."""
-        room, dropped = (min(self.max_new_tokens, self.context // ANSWER_SHARE), 0)
+        room, dropped = min(self.max_new_tokens, self.context // ANSWER_SHARE), 0
         while True:
             ids = self.form.ids(messages)
             if len(ids) + (room if self.settings.drop_oldest else 1) <= self.context:
@@ -207,16 +206,10 @@ class ChatSession:
         room = min(self.max_new_tokens, self.context - len(ids))
         pick = sampler(self.settings.sampling, seed=self._rng, prompt=ids)
         step, ends = self._not_cached(ids), self.end_tokens
-        self.stats.turns += 1
         for i in range(room):
             started = time.perf_counter()
             token = pick(self._read(step))
-            seconds = time.perf_counter() - started
-            if i == 0:
-                self.stats.prompt_seconds += seconds
-            else:
-                self.stats.new_seconds += seconds
-            self.stats.new_tokens += 1
+            self._count(time.perf_counter() - started, ids, step, first=i == 0)
             if token in ends:
                 self.ending = "end"
                 return
@@ -231,9 +224,19 @@ class ChatSession:
         if kept < self._cache.shortest:
             kept = 0
         self._cache = self._cache.truncated(kept)
-        self.stats.prompt_tokens += len(ids)
-        self.stats.reused_tokens += kept
         return ids[kept:]
+
+    def _count(self, seconds: float, prompt: I64, step: I64, *, first: bool) -> None:
+        """Add a token, and with the first one of an answer its prompt, to the sums."""
+        stats = self.stats
+        stats.new_tokens += 1
+        if not first:
+            stats.new_seconds += seconds
+            return
+        stats.turns += 1
+        stats.prompt_seconds += seconds
+        stats.prompt_tokens += len(prompt)
+        stats.reused_tokens += len(prompt) - len(step)
 
     def _read(self, ids: I64) -> F32:
         """Return the logits that follow some more ids. An interrupt leaves a cache that is right, if shorter."""

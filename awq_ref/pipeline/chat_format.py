@@ -70,7 +70,13 @@ class TemplateFormat:
     def ids(self, messages: Sequence[Message]) -> I64:
         """Return the ids of the rendering, the generation prompt at its end."""
         text = self.template.render(messages, add_generation_prompt=True)
-        return self.tokenizer.encode(text, add_special_tokens=False)
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        if not len(ids):
+            raise ChatTemplateError(
+                f"{self.template.where}: the template must print something; it printed nothing for "
+                f"{len(messages)} messages. Give another one with --template FILE."
+            )
+        return ids
 
 
 @dataclass(frozen=True)

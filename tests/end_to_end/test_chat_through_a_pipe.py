@@ -1,6 +1,8 @@
 """`awq-ref chat` without a terminal: a line is a turn, answers on standard output, an error ends with exit code 2."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from helpers.command_line import assert_refused, shell
@@ -49,6 +51,12 @@ def test_the_folder_recommends_and_the_command_line_wins(model):
     assert chat("x\n", "--temperature", 0, model=model).stdout == greedy
     generate = ["generate", model, "--prompt", "x", "--max-new-tokens", 8]
     assert shell(generate).stdout == f"x{greedy}"  # greedy unless told otherwise
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="redirections of sh")
+def test_closed_streams_are_empty_ones(pristine):
+    command = f"{sys.executable} -m awq_ref.cli chat {pristine} <&- >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], check=False, timeout=120).returncode == 0
 
 
 def test_a_chat_template_of_the_folder_or_of_a_file(model, tmp_path):

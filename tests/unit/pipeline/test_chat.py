@@ -236,6 +236,12 @@ def test_a_template_speaks_up_when_the_session_begins(model):
     assert session.stats.prompt_tokens == len(text)  # a token per byte
 
 
+def test_a_template_that_prints_nothing_is_named(model):
+    form = TemplateFormat(ChatTemplate("{{ '' }}", "empty"), model.tokenizer)
+    with pytest.raises(ChatTemplateError, match="empty: the template must print something"):
+        ChatSession(model, form)
+
+
 def test_speeds_leave_out_what_was_not_read_or_waited_for(model, plain):
     session = ChatSession(model, plain, ChatSettings(max_new_tokens=3))
     assert (session.stats.prompt_speed, session.stats.new_speed) == (0.0, 0.0)
