@@ -1,6 +1,7 @@
 """Chat templates: what transformers rendered, where a folder keeps them, and what a template may not do."""
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -167,6 +168,11 @@ def test_without_jinja2_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(UnsupportedError, match=r'pip install "awq-ref\[chat\]"'):
         render("hello")
+
+
+def test_jinja2_is_imported_when_a_template_is_used_and_not_before():
+    script = "import sys, awq_ref.chat, awq_ref.cli; sys.exit('jinja2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
 # ---- where a folder keeps them ----
