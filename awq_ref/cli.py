@@ -15,6 +15,7 @@ from pathlib import Path
 from awq_ref import __version__, commands
 from awq_ref.errors import AwqRefError, CalibrationWarning
 from awq_ref.matmul import RESIDENCIES
+from awq_ref.model import OVERFLOWS
 from awq_ref.paper.experiment import Options
 from awq_ref.search import RECIPES
 from awq_ref.spec import BITS
@@ -86,6 +87,12 @@ def _add_generate(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("model", help=f"float or quantized checkpoint folder, {ON_HUB}")
     parser.add_argument("--prompt", required=True, help="text to continue")
     parser.add_argument("--max-new-tokens", type=int, default=64, help="stop after this many")
+    parser.add_argument(
+        "--overflow",
+        default="error",
+        choices=OVERFLOWS,
+        help="where the context ends: stop, and refuse a longer prompt; or roll, and forget the oldest tokens",
+    )
     _add_sampling(parser, GREEDY)
 
 

@@ -56,6 +56,7 @@ def run_generate(arguments: argparse.Namespace) -> int:
         min_p=arguments.min_p,
         repetition_penalty=arguments.repetition_penalty,
         seed=arguments.seed,
+        overflow=arguments.overflow,
     )
     print(arguments.prompt, end="", flush=True)
     for piece in stream:

@@ -104,6 +104,7 @@ class Model:
         repetition_penalty: float = 1.0,
         seed: int | None = None,
         eos_token_ids: Collection[int] | None = None,
+        overflow: str = "error",
     ) -> Iterator[int]:
         """Yield new token ids one by one; temperature 0 takes the likeliest each time.
 
@@ -119,19 +120,27 @@ class Model:
             With a seed the same call gives the same ids.
         eos_token_ids : collection of int, optional
             Ids that end the text; the model's own when left out, none for ().
+        overflow : "error" or "roll"
+            "error": the prompt must fit the context. "roll": the oldest tokens are dropped, from the prompt too, and
+            the text goes on; see `awq_ref.model.stream`.
 
         Raises
         ------
         ShapeError
             If the prompt is empty or not 1-D.
         RangeError
-            If an id lies outside the vocabulary, the prompt exceeds the context, or a sampling value its range.
+            If an id lies outside the vocabulary, the prompt exceeds the context and does not roll, or a sampling value
+            exceeds its range.
         """
         sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
         pick = sampler(sampling, seed=seed, prompt=np.asarray(token_ids).ravel())
         ends = self.eos_token_ids if eos_token_ids is None else eos_token_ids
         return self.decoder.stream(
-            np.asarray(token_ids), max_new_tokens=max_new_tokens, pick=pick, eos_token_ids=ends
+            np.asarray(token_ids),
+            max_new_tokens=max_new_tokens,
+            pick=pick,
+            eos_token_ids=ends,
+            overflow=overflow,
         )
 
     def generate(self, token_ids: AnyArray | list[int], **options: Any) -> list[int]:

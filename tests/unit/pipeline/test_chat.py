@@ -1,15 +1,10 @@
 """A conversation without a terminal: every answer is that of a model which reads the whole prompt anew."""
 
-import json
-
-import numpy as np
 import pytest
 from helpers.chat_template_cases import TEMPLATES
-from helpers.tiny_checkpoint import write_tiny_llama
-from helpers.tiny_tokenizers import byte_level
-from tokenizers import AddedToken
+from helpers.tiny_checkpoint import write_tiny_family, write_tiny_llama
 
-from awq_ref.errors import ChatTemplateError, FormatError, OutputError, RangeError
+from awq_ref.errors import ChatTemplateError, RangeError
 from awq_ref.pipeline import load_model
 from awq_ref.pipeline.chat import (
     ChatSession,
@@ -21,11 +16,8 @@ from awq_ref.pipeline.chat import (
 from awq_ref.pipeline.chat_format import (
     PlainFormat,
     TemplateFormat,
-    chat_format,
-    load_conversation,
-    save_conversation,
 )
-from awq_ref.text import ChatTemplate, Sampling, Tokenizer
+from awq_ref.text import ChatTemplate, Sampling
 
 
 @pytest.fixture(scope="module")
@@ -141,28 +133,20 @@ def test_the_end_tokens_are_those_of_the_folder_and_the_tokenizer(tmp_path):
     assert ChatSession(model, PlainFormat(model.tokenizer)).end_tokens == {5, 6, 256}
 
 
-@pytest.mark.parametrize(
-    ("template", "end"),
-    [
-        ("qwen2.5", "<|im_end|>"),
-        ("gemma", "<end_of_turn>"),
-        ("llama2", None),  # a space comes first
-        ("phi3", "<|end|>"),
-        ("zephyr", "</s>"),
-    ],
-)
-def test_the_token_behind_answers_ends_them(template, end):
-    inner = byte_level()
-    inner.add_tokens([AddedToken(t) for t in ("<|im_end|>", "<end_of_turn>", "<|end|>", "\n", " ")])
-    form = TemplateFormat(
-        ChatTemplate(TEMPLATES[template], variables={"eos_token": "</s>"}), Tokenizer(inner)
-    )
-    assert form.end_tokens == ({inner.token_to_id(end)} if end else set())
-
-
-def test_a_template_that_wants_more_than_a_question_names_no_end():
-    form = TemplateFormat(ChatTemplate("{{ raise_exception('no tools') }}"), Tokenizer(byte_level()))
-    assert form.end_tokens == frozenset()
+@pytest.mark.parametrize("family", ["mistral", "gemma2"])
+def test_windows_that_have_dropped_columns_are_read_again(tmp_path, family):
+    """Past a window of few tokens one cannot go back to any length; a new conversation begins like the old one."""
+    write_tiny_family(tmp_path, family, sliding_window=8, eos_token_id=None)
+    model = load_model(tmp_path)
+    form = PlainFormat(model.tokenizer)
+    session = ChatSession(model, form, ChatSettings(max_new_tokens=8))
+    for text in ("a" * 30, "b", "c"):
+        want = answer_of(model, form, [*session.messages, *said(("user", text))], 8)
+        assert "".join(session.reply(text)) == want
+    session.restart()
+    for text in ("a" * 20, "b" * 5):
+        want = answer_of(model, form, [*session.messages, *said(("user", text))], 8)
+        assert "".join(session.reply(text)) == want
 
 
 def test_equal_seeds_give_equal_conversations(model, plain):
@@ -260,70 +244,3 @@ def test_small_parts():
     assert without_oldest_turn(turns[:2]) == turns[:2]
     changed = with_sampling(ChatSettings(Sampling(0.5, top_k=3)), temperature=0.7, top_p=None)
     assert changed.sampling == Sampling(0.7, top_k=3)
-
-
-# ---- formats and files ----
-
-
-def test_the_format_of_a_folder(folder, model, tmp_path):
-    assert isinstance(chat_format(folder, model.tokenizer), PlainFormat)
-    (tmp_path / "chat_template.jinja").write_text(
-        "{{ messages[0].content }}{{ eos_token }}", encoding="utf-8"
-    )
-    own = chat_format(tmp_path, model.tokenizer)
-    assert own.ids(said(("user", "a"))).tolist()[1:] == [256]
-    (tmp_path / "other.jinja").write_text("other", encoding="utf-8")
-    given = chat_format(tmp_path, model.tokenizer, tmp_path / "other.jinja")
-    assert given.description == str(tmp_path / "other.jinja")
-    assert model.tokenizer.decode(given.ids(said(("user", "a")))) == "other"
-    with pytest.raises(FormatError, match="absent.jinja: the file must be readable"):
-        chat_format(folder, model.tokenizer, tmp_path / "absent.jinja")
-
-
-def test_plain_text_begins_the_tokenizers_way_and_messages_on_lines_of_their_own(model):
-    turns = said(("system", "s"), ("user", "a\n"), ("assistant", "b"), ("user", "c"))
-    assert PlainFormat.text(turns) == "s\na\nb\nc"
-    assert np.array_equal(PlainFormat(model.tokenizer).ids(turns), model.tokenizer.encode("s\na\nb\nc"))
-
-
-def test_a_conversation_comes_back_from_its_file(tmp_path):
-    messages = said(("system", "ü\n"), ("user", "🙂"), ("assistant", ""))
-    path = tmp_path / "chat.json"
-    for _ in range(2):  # the second time over the first
-        save_conversation(path, messages, model="some/model")
-    assert load_conversation(path) == messages
-    assert json.loads(path.read_text(encoding="utf-8"))["model"] == "some/model"
-    assert [p.name for p in tmp_path.iterdir()] == ["chat.json"]
-
-
-def test_a_file_that_is_no_conversation_stays(tmp_path):
-    path = tmp_path / "precious.json"
-    path.write_text("[1]", encoding="utf-8")
-    with pytest.raises(OutputError, match=r"precious.json: exists, and holds no conversation"):
-        save_conversation(path, [], model="m")
-    assert path.read_text(encoding="utf-8") == "[1]"
-    with pytest.raises(OutputError, match="cannot be written"):
-        save_conversation(tmp_path / "absent" / "chat.json", [], model="m")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("{", "must hold JSON"),
-        ("[]", "must hold a JSON object"),
-        ("{}", "must hold a conversation that /save wrote, of version 1"),
-        ('{"awq_ref_chat": 2, "messages": []}', "of version 1"),
-        ('{"awq_ref_chat": 1, "messages": {}}', "must hold a conversation"),
-        ('{"awq_ref_chat": 1, "messages": [3]}', r"messages\[0\]: a message must be an object whose role"),
-        ('{"awq_ref_chat": 1, "messages": [{"role": "king", "content": ""}]}', "role is one of system"),
-        ('{"awq_ref_chat": 1, "messages": [{"role": "user"}]}', r"messages\[0\]: .* a text as its content"),
-        ('{"awq_ref_chat": 1, "messages": [{"role": "user", "content": ""}]}', "must end with an answer"),
-    ],
-)
-def test_a_file_that_cannot_be_gone_on_with_is_named(tmp_path, content, message):
-    path = tmp_path / "chat.json"
-    path.write_text(content, encoding="utf-8")
-    with pytest.raises(FormatError, match=f"chat.json.*{message}"):
-        load_conversation(path)
-    with pytest.raises(FormatError, match="absent.json: the file must exist"):
-        load_conversation(tmp_path / "absent.json")
