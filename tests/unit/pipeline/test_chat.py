@@ -133,6 +133,17 @@ def test_the_end_tokens_are_those_of_the_folder_and_the_tokenizer(tmp_path):
     assert ChatSession(model, PlainFormat(model.tokenizer)).end_tokens == {5, 6, 256}
 
 
+def test_generate_ends_where_generation_config_says(tmp_path):
+    write_tiny_llama(tmp_path, eos_token_id=None)
+    without = load_model(tmp_path).generate([1, 2, 3], max_new_tokens=6)
+    assert len(without) == 6
+    end = without[3]
+    (tmp_path / "generation_config.json").write_text(f'{{"eos_token_id": {end}}}', encoding="utf-8")
+    model = load_model(tmp_path)
+    assert model.generate([1, 2, 3], max_new_tokens=6) == without[: without.index(end) + 1]
+    assert model.generate([1, 2, 3], max_new_tokens=6, eos_token_ids=()) == without
+
+
 @pytest.mark.parametrize("family", ["mistral", "gemma2"])
 def test_windows_that_have_dropped_columns_are_read_again(tmp_path, family):
     """Past a window of few tokens one cannot go back to any length; a new conversation begins like the old one."""
