@@ -24,7 +24,7 @@ class Person:
         import pexpect
 
         environment = os.environ | {"TERM": "dumb", "INPUTRC": os.devnull, "PYTHONPATH": str(ROOT)}
-        arguments = ["-m", "awq_ref.cli", "chat", str(demo_model_path()), *options]
+        arguments = ["-m", "awq_ref", "chat", str(demo_model_path()), *options]
         with warnings.catch_warnings():
             # Newer Pythons warn of a fork beside threads; the child becomes another program at once.
             warnings.simplefilter("ignore", DeprecationWarning)

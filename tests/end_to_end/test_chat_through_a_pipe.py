@@ -55,7 +55,7 @@ def test_the_folder_recommends_and_the_command_line_wins(model):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="redirections of sh")
 def test_closed_streams_are_empty_ones(pristine):
-    command = f"{sys.executable} -m awq_ref.cli chat {pristine} <&- >&- 2>&-"
+    command = f"{sys.executable} -m awq_ref chat {pristine} <&- >&- 2>&-"
     assert subprocess.run(["sh", "-c", command], check=False, timeout=120).returncode == 0
 
 
