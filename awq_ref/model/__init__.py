@@ -24,7 +24,7 @@ from awq_ref.model.context import Context, make_context
 from awq_ref.model.decoder import Decoder
 from awq_ref.model.entrance import Entrance, enter
 from awq_ref.model.families import FAMILIES
-from awq_ref.model.generate import OVERFLOWS, generate_batch, greedy, rolled, stream
+from awq_ref.model.generate import OVERFLOWS, generate_batch, greedy, must_reread, rolled, stream
 from awq_ref.model.rope import ROPE_TYPES, RopeConfig
 from awq_ref.model.shapes import (
     block_linear_shapes,
@@ -71,6 +71,7 @@ __all__ = [
     "mlp_input",
     "model_linear_shapes",
     "model_tensor_shapes",
+    "must_reread",
     "new_cache",
     "norm_tensor",
     "normed",

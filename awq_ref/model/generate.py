@@ -3,6 +3,7 @@
     greedy          pick the likeliest token
     OVERFLOWS       what may happen where the context ends
     rolled          what stays of a text that has filled the context
+    must_reread     whether a longer text needs other keys than a cache has
     stream          yield the new tokens of one prompt as they come
     generate_batch  continue several prompts at once
 
@@ -86,10 +87,14 @@ def _prompt(token_ids: I64 | Sequence[int]) -> I64:
     return ids
 
 
-def _must_reread(config: ModelConfig, length: int) -> bool:
-    """Tell whether with a text's token number `length` all tokens before it are turned by other angles [LLM-14]."""
+def must_reread(config: ModelConfig, before: int, after: int) -> bool:
+    """Tell whether a cache made of a text of `before` tokens cannot be kept in one of `after` tokens [LLM-14].
+
+    `longrope` turns all keys of a text by other angles once it is longer than the original length. Keys of `dynamic`
+    keep the angles that they were given, as in transformers.
+    """
     rope = config.rope
-    changed = turned_length(rope, length) != turned_length(rope, length - 1)
+    changed = turned_length(rope, after) != turned_length(rope, before)
     return changed and ROPE_TYPES[rope.rope_type].reread
 
 
@@ -120,7 +125,7 @@ def _stream(model: Forward, ids: I64, room: int, pick: Pick, ends: Collection[in
         if len(text) > context:
             cache, text = None, rolled(text, model.config)
             step = text
-        elif _must_reread(model.config, len(text)):
+        elif must_reread(model.config, len(text) - 1, len(text)):
             cache, step = None, text
         cache = cache or new_cache(model.config, batch=1, capacity=capacity, page=PAGE)
         logits, cache = model.forward(np.array([step], dtype=np.int64), cache, last_only=True)
@@ -233,7 +238,7 @@ def generate_batch(
         if not running:
             break
         text = np.concatenate([text, step], axis=1)
-        if _must_reread(model.config, text.shape[1]):
+        if must_reread(model.config, text.shape[1] - 1, text.shape[1]):
             mask = np.pad(mask, ((0, 0), (0, text.shape[1] - mask.shape[1])), constant_values=True)
             cache, step = new_cache(model.config, batch=len(rows), capacity=capacity, page=PAGE), text
     return new_ids

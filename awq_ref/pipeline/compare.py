@@ -249,7 +249,7 @@ def compare_models(
         report = QuantizationReport.load(report)
     pair = _open_pair(source, quantized, report)
     windows, fingerprint = calibration_windows(
-        open_tokenizer(pair.original.folder),
+        open_tokenizer(pair.original.folder, pair.config),
         calibration,
         samples=samples,
         seq_len=min(seq_len, pair.config.max_position_embeddings),

@@ -15,6 +15,7 @@ import numpy as np
 from awq_ref.checkpoint import Checkpoint, QuantizationConfig, read_quantization_config
 from awq_ref.checks import require_one_of
 from awq_ref.dtypes import F32
+from awq_ref.errors import FormatError
 from awq_ref.matmul import RESIDENCIES, DenseLinear, Residency, to_operator
 from awq_ref.model import (
     Block,
@@ -33,7 +34,7 @@ from awq_ref.pipeline.model import Model
 from awq_ref.pipeline.reading import open_model, read_decoder, read_norm, read_rows
 from awq_ref.quantize import take_rows
 from awq_ref.spec import LinearOperator, QuantizedLinear
-from awq_ref.text import Tokenizer
+from awq_ref.text import GenerationDefaults, Tokenizer
 
 
 def read_quantized_linear(
@@ -117,9 +118,26 @@ def _residency_note(blocks: list[Block], quantized: bool) -> str:
     return f"linears: {', '.join(parts)}" if quantized else f"float32 linears: {len(linears)}"
 
 
-def open_tokenizer(path: str | Path) -> Tokenizer | None:
-    """Return the folder's tokenizer, or None if it has none."""
-    return Tokenizer.load(path) if (Path(path) / "tokenizer.json").is_file() else None
+def open_tokenizer(path: str | Path, config: ModelConfig) -> Tokenizer | None:
+    """Return the folder's tokenizer, or None if it has none.
+
+    Raises
+    ------
+    FormatError
+        If it cannot be read, or knows a token for which the model has no embedding.
+    """
+    file = Path(path) / "tokenizer.json"
+    if not file.is_file():
+        return None
+    tokenizer = Tokenizer.load(path)
+    if tokenizer.largest_id >= config.vocab_size:
+        token = tokenizer.inner.id_to_token(tokenizer.largest_id)
+        raise FormatError(
+            f"{file}: the tokens' ids must lie in the embedding's [0, {config.vocab_size - 1}]; "
+            f"{token!r} has {tokenizer.largest_id}. Is this the tokenizer of another model? Tokens that were added "
+            "without rows of the embedding can be taken out of tokenizer.json and the files beside it."
+        )
+    return tokenizer
 
 
 def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
@@ -155,10 +173,12 @@ def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
     stored = checkpoint.quantization_config
     quantization = None if stored is None else read_quantization_config(stored)
     check_complete(checkpoint, config, quantization)
+    tokenizer = open_tokenizer(checkpoint.folder, config)
+    defaults = GenerationDefaults.load(checkpoint.folder)
     blocks = [
         read_block(checkpoint, config, layer, quantization=quantization, residency=residency)
         for layer in range(config.num_hidden_layers)
     ]
     decoder = read_decoder(checkpoint, config, blocks)
-    tokenizer = open_tokenizer(checkpoint.folder)
-    return Model(decoder, tokenizer, quantization, _residency_note(blocks, quantization is not None))
+    note = _residency_note(blocks, quantization is not None)
+    return Model(decoder, tokenizer, quantization, note, defaults)

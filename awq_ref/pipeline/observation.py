@@ -285,7 +285,7 @@ def calibrate(
     """
     checkpoint, config = open_float(source)
     windows, fingerprint = calibration_windows(
-        open_tokenizer(checkpoint.folder),
+        open_tokenizer(checkpoint.folder, config),
         calibration,
         samples=samples,
         seq_len=min(seq_len, config.max_position_embeddings),

@@ -263,7 +263,7 @@ def quantize_model(
         if chosen.searches and statistics is None:
             length = min(seq_len, config.max_position_embeddings)
             windows, seen = calibration_windows(
-                open_tokenizer(checkpoint.folder),
+                open_tokenizer(checkpoint.folder, config),
                 calibration,
                 samples=samples,
                 seq_len=length,

@@ -3,7 +3,6 @@
 CASES       case -> (family, what is changed in SIZES)
 save_model  a random model in a folder, and what transformers loads from there
 theirs      their logits;  their_text: their greedy continuation
-CUTS, expected_in_pieces    the pieces in which a cache is filled, and the logits that are right then
 """
 
 from pathlib import Path
@@ -57,9 +56,6 @@ LONGROPE = {
     "short_factor": [1.0, 1.1, 1.3, 1.7],
     "long_factor": [1.0, 2.0, 5.0, 9.0],
 }
-
-# The cases whose frequencies change while a text grows in the tests: what stands in a cache keeps its old angles there.
-CHANGING = ("llama_rope_dynamic", "phi3_longrope")
 
 # case -> (family, changes)
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -254,17 +250,6 @@ def theirs(model: Any, ids: np.ndarray, **options: Any) -> np.ndarray:
         return model(torch.from_numpy(ids), **options).logits.numpy()
 
 
-def their_cached(model: Any, ids: np.ndarray, cuts: list[tuple[int, int]]) -> np.ndarray:
-    """Return the logits of a text that transformers reads in pieces, with its cache."""
-    cache, pieces = None, []
-    with torch.no_grad():
-        for first, last in cuts:
-            out = model(torch.from_numpy(ids[:, first:last]), cache=cache, use_cache=True)
-            cache = out.cache
-            pieces.append(out.logits.numpy())
-    return np.concatenate(pieces, axis=1)
-
-
 def their_text(model: Any, prompt: np.ndarray, n_tokens: int) -> list[int]:
     """Return what transformers writes after a prompt, (tokens,)."""
     ids = torch.from_numpy(prompt[None])
@@ -277,14 +262,6 @@ def their_text(model: Any, prompt: np.ndarray, n_tokens: int) -> list[int]:
             pad_token_id=0,
         )
     return text[0, len(prompt) :].tolist()
-
-
-CUTS = [(0, 20), *((i, i + 1) for i in range(20, 30))]
-
-
-def expected_in_pieces(case: str, model: Any, ids: np.ndarray) -> np.ndarray:
-    """Return the logits of 30 tokens read in pieces: those of the full pass, but for the CHANGING cases."""
-    return their_cached(model, ids, CUTS) if case in CHANGING else theirs(model, ids)
 
 
 def relative_error(ours: np.ndarray, expected: np.ndarray) -> float:

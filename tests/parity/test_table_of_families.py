@@ -11,9 +11,7 @@ import pytest
 from helpers.folds import folded, random_scales
 from parity.cases import (
     CASES,
-    CUTS,
     TOLERANCE,
-    expected_in_pieces,
     loaded,
     random_ids,
     relative_error,
@@ -22,6 +20,7 @@ from parity.cases import (
     theirs,
 )
 from parity.decompressed import write_decompressed
+from parity.pieces import CUTS, expected_in_pieces
 from parity.table import Row, read_rows, write_row
 
 import awq_ref

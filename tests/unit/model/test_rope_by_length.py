@@ -6,7 +6,7 @@ from helpers.assertions import assert_close
 from helpers.tiny_model import tiny_decoder
 
 from awq_ref.errors import RangeError
-from awq_ref.model import generate_batch, make_context, new_cache
+from awq_ref.model import generate_batch, make_context, must_reread, new_cache
 
 ORIGINAL = 6
 LONGROPE = {
@@ -73,6 +73,15 @@ def test_longrope_text_is_that_of_full_passes_across_the_original_length(rng):
         expected,
         by_full_passes(decoder, prompts[1], 12),
     ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "anew"), [(1, 6, False), (6, 7, True), (7, 20, False), (20, 5, True), (3, 9, True)]
+)
+def test_when_a_cache_cannot_be_kept(rng, before, after, anew):
+    assert must_reread(tiny_decoder(rng, **LONGROPE).config, before, after) == anew
+    assert not must_reread(tiny_decoder(rng, **DYNAMIC).config, before, after)
+    assert not must_reread(tiny_decoder(rng).config, before, after)
 
 
 def test_the_longest_row_of_a_batch_decides(rng):
