@@ -86,7 +86,7 @@ MPT = Family(
     },
     derived=HEADS
     | {
-        "intermediate_size": lambda config: config["expansion_ratio"] * config["hidden_size"],
+        "intermediate_size": lambda config: four_times_hidden(config, config["expansion_ratio"]),
         "hidden_act": lambda config: "gelu",
         "alibi": lambda config: True,
         "clip_qkv": lambda config: config["clip_qkv"] or None,

@@ -49,10 +49,10 @@ def as_many_keys(config: Mapping[str, Any]) -> Any:
     return config.get("num_attention_heads")
 
 
-def four_times_hidden(config: Mapping[str, Any]) -> Any:
-    """The MLP is four times as wide as the stream."""
+def four_times_hidden(config: Mapping[str, Any], times: Any = 4) -> Any:
+    """The MLP is four times as wide as the stream, or another number of times."""
     hidden = config.get("hidden_size")
-    return 4 * hidden if isinstance(hidden, int) else None
+    return times * hidden if isinstance(hidden, int) and isinstance(times, int) else None
 
 
 # Of families without grouped queries.

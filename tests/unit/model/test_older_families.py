@@ -7,7 +7,7 @@ import pytest
 from helpers.tiny_families import FAMILY_CHANGES
 from helpers.tiny_model import make_decoder, random_tensors, tiny_config
 
-from awq_ref.errors import UnsupportedError
+from awq_ref.errors import FormatError, UnsupportedError
 from awq_ref.model import (
     FAMILIES,
     ModelConfig,
@@ -96,6 +96,14 @@ def test_both_spellings_mean_the_same(family):
     assert one == other
     assert (one.head_dim, one.num_hidden_layers) == (16, 8)
     assert {name: getattr(one, name) for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("family", SPELLINGS)
+def test_a_size_that_is_missing_or_no_number_is_named(family):
+    with pytest.raises(FormatError, match="config.json: hidden_size must be a finite number; got nothing"):
+        ModelConfig.from_json({"model_type": family})
+    with pytest.raises(FormatError, match="config.json: hidden_size must be a finite number; got 'wide'"):
+        ModelConfig.from_json({"model_type": family, "hidden_size": "wide", "num_attention_heads": "many"})
 
 
 @pytest.mark.parametrize(
