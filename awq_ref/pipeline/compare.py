@@ -10,19 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from awq_ref.checkpoint import RECORD, Checkpoint, QuantizationConfig, model_name, read_quantization_config
+from awq_ref.checkpoint import RECORD, Checkpoint, QuantizationConfig, model_name
 from awq_ref.dtypes import F32
 from awq_ref.errors import ShapeError, UnsupportedError
 from awq_ref.model import ModelConfig, block_linear_shapes, block_prefix
-from awq_ref.pipeline.load import (
+from awq_ref.pipeline.load import open_tokenizer
+from awq_ref.pipeline.observation import ObservedBlock, located, observed_blocks, open_float
+from awq_ref.pipeline.stored import (
     check_complete,
     is_float,
-    open_tokenizer,
+    open_quantization,
     read_norm,
     read_quantized_linear,
     read_weight,
 )
-from awq_ref.pipeline.observation import ObservedBlock, located, observed_blocks, open_float
 from awq_ref.pipeline.stored_scales import ScaleSource, require_same_run, stored_folds
 from awq_ref.pipeline.texts import Calibration, calibration_windows
 from awq_ref.quantize import choose_grid, dequantize_linear, pseudo_quantize
@@ -106,7 +107,11 @@ def _open_pair(source: str | Path, quantized: str | Path, report: QuantizationRe
     _require_roles(original, other)
     original, config = open_float(original.folder)
     other_config = ModelConfig.from_json(other.config)
-    quantization = read_quantization_config(other.quantization_config or {})
+    quantization = open_quantization(other)
+    if not isinstance(quantization, QuantizationConfig):
+        raise UnsupportedError(
+            f"{WHO}: the second model must hold integers; {other.folder} holds float8 numbers."
+        )
     _require_same_shape(config, other_config)
     check_complete(other, other_config, quantization)
     if report is not None:

@@ -8,12 +8,16 @@ import math
 from pathlib import Path
 from typing import Any
 
-from awq_ref.checkpoint import RECORD, Checkpoint, QuantizationConfig, read_quantization_config
+from awq_ref.checkpoint import RECORD, Checkpoint, Float8Config, Quantization, QuantizationConfig
 from awq_ref.errors import ShapeError
 from awq_ref.model import ModelConfig, block_linear_shapes, model_tensor_shapes, outer_tensor_shapes
+from awq_ref.pack import LAYOUTS
+from awq_ref.pipeline.stored import open_quantization
 from awq_ref.report.memory import bits_per_weight, kv_cache_bytes, weight_bytes
 from awq_ref.report.tables import format_bytes, format_table
 from awq_ref.spec import QuantSpec
+
+OFFSET_BITS = 16  # of what layouts store in place of a zero point
 
 
 def folder_bytes(folder: str | Path, pattern: str = "*") -> int:
@@ -21,10 +25,14 @@ def folder_bytes(folder: str | Path, pattern: str = "*") -> int:
     return sum(path.stat().st_size for path in Path(folder).glob(pattern) if path.is_file())
 
 
-def mean_bits_per_weight(config: ModelConfig, spec: QuantSpec) -> float:
+def mean_bits_per_weight(
+    config: ModelConfig, spec: QuantSpec, *, zero_point_bits: int | None = None
+) -> float:
     """Return the bits per weight of all linears of the blocks, scales and zero points counted."""
     sizes = block_linear_shapes(config).values()
-    bits = sum(out * into * bits_per_weight(spec, into) for out, into in sizes)
+    bits = sum(
+        out * into * bits_per_weight(spec, into, zero_point_bits=zero_point_bits) for out, into in sizes
+    )
     return bits / sum(out * into for out, into in sizes)
 
 
@@ -54,16 +62,29 @@ def _architecture(config: ModelConfig) -> list[list[str]]:
     ]
 
 
-def _storage(config: ModelConfig, quantization: QuantizationConfig | None, folder: Path) -> list[list[str]]:
+def _mean_bits(config: ModelConfig, quantization: QuantizationConfig) -> str:
+    offsets = "offset" in LAYOUTS[quantization.layout].holds
+    bits = OFFSET_BITS if offsets else None
+    try:
+        mean = mean_bits_per_weight(config, quantization.spec, zero_point_bits=bits)
+    except ShapeError as error:  # the last group of a row is smaller
+        return f"unknown: {error}"
+    return f"{mean:.3f}, scales and {'offsets' if offsets else 'zero points'} counted"
+
+
+def _storage(config: ModelConfig, quantization: Quantization | None, folder: Path) -> list[list[str]]:
     size = ["files", format_bytes(folder_bytes(folder, "*.safetensors"))]
     if quantization is None:
         return [["weights", f"float, {config.dtype}"], size]
+    if isinstance(quantization, Float8Config):
+        rows, columns = (size or "all" for size in quantization.block)
+        return [["weights", f"float8 (e4m3), a scale per {rows} x {columns} weights"], size]
     spec = quantization.spec
     group = "one group per row" if spec.group_size == -1 else f"group {spec.group_size}"
     kind = "symmetric" if spec.symmetric else "asymmetric"
     return [
         ["weights", f"INT{spec.bits}, {group}, {kind}, layout {quantization.layout}"],
-        ["bits per weight", f"{mean_bits_per_weight(config, spec):.3f}, scales and zero points counted"],
+        ["bits per weight", _mean_bits(config, quantization)],
         size,
     ]
 
@@ -115,18 +136,18 @@ def describe_model(path: str | Path, *, tensors: bool = False) -> str:
     """
     checkpoint = Checkpoint.open(path)
     config = ModelConfig.from_json(checkpoint.config)
-    stored = checkpoint.quantization_config
-    quantization = None if stored is None else read_quantization_config(stored)
+    quantization = open_quantization(checkpoint)
     rows = _architecture(config) + _storage(config, quantization, checkpoint.folder)
     if quantization is not None:
         rows += _record(checkpoint.config.get(RECORD) or {})
     parts = [format_table(["what", "value"], rows, left=2)]
-    spec = QuantSpec() if quantization is None else quantization.spec
+    integers = isinstance(quantization, QuantizationConfig)
+    spec = quantization.spec if isinstance(quantization, QuantizationConfig) else QuantSpec()
     try:
         headers = ["in memory as", "linears", "embedding, head", "KV cache, full context", "sum"]
         title = (
             ""
-            if quantization
+            if integers
             else "Quantized to INT4 with groups of 128 it would take (dense: as it is now):\n\n"
         )
         parts.append(title + format_table(headers, _memory(config, spec)))

@@ -40,11 +40,11 @@ from awq_ref.model import (
     make_context,
     mlp_forward,
     mlp_input,
-    model_tensor_shapes,
     normed,
     scaled_embeddings,
 )
 from awq_ref.pipeline.load import open_tokenizer, read_block
+from awq_ref.pipeline.stored import check_complete
 from awq_ref.pipeline.texts import Calibration, calibration_windows
 from awq_ref.report.progress import progress
 from awq_ref.search import Recipe, plan_for, site_inputs
@@ -79,7 +79,7 @@ def open_float(path: str | Path) -> tuple[Checkpoint, ModelConfig]:
             f"{path}: must be a float checkpoint; it is quantized already. Start from its original."
         )
     config = ModelConfig.from_json(checkpoint.config)
-    checkpoint.check_complete(model_tensor_shapes(config))
+    check_complete(checkpoint, config, None)
     return checkpoint, config
 
 

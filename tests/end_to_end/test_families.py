@@ -9,8 +9,8 @@ from awq_ref.checkpoint import Checkpoint
 from awq_ref.errors import MissingTensorError
 from awq_ref.model import FAMILIES, ModelConfig
 from awq_ref.pipeline import compare_models, describe_model
-from awq_ref.pipeline.load import read_quantized_linear
 from awq_ref.pipeline.outliers import grow_outliers
+from awq_ref.pipeline.stored import read_quantized_linear
 from awq_ref.quantize import dequantize_linear
 from awq_ref.search import plan_for
 

@@ -111,9 +111,41 @@ def test_no_weights(single):
         Checkpoint.open(single)
 
 
-def test_pickles_are_not_loaded(single):
-    (single / "model.safetensors").rename(single / "pytorch_model.bin")
-    with pytest.raises(FormatError, match=r"only as pickles \(pytorch_model\.bin\), which can run code"):
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model-v2.pt", "weights.pth", "last.ckpt", "w.pkl"])
+def test_pickles_are_not_loaded(single, name):
+    (single / "model.safetensors").rename(single / name)
+    with pytest.raises(
+        FormatError, match=rf"only as pickles \({name}\), which can run code.*Convert.*save_pretrained"
+    ):
+        Checkpoint.open(single)
+
+
+@pytest.mark.parametrize(
+    "name, match",
+    [
+        (
+            "model-q4_0.gguf",
+            r"only as GGUF \(model-q4_0\.gguf\), which llama\.cpp reads.*Take the model in safetensors",
+        ),
+        ("weights.npz", r"only as arrays of other programs \(weights\.npz\)"),
+    ],
+)
+def test_files_of_other_programs_are_not_loaded(single, name, match):
+    (single / "model.safetensors").rename(single / name)
+    with pytest.raises(FormatError, match=match):
+        Checkpoint.open(single)
+
+
+def test_the_only_file_may_have_any_name(single):
+    names = Checkpoint.open(single).names
+    (single / "model.safetensors").rename(single / "gptq_model-4bit-128g.safetensors")
+    assert Checkpoint.open(single).names == names
+
+
+def test_of_two_files_neither_is_chosen(single):
+    (single / "model.safetensors").rename(single / "one.safetensors")
+    (single / "two.safetensors").write_bytes((single / "one.safetensors").read_bytes())
+    with pytest.raises(FormatError, match="has neither model"):
         Checkpoint.open(single)
 
 
@@ -236,7 +268,51 @@ def test_the_file_of_the_first_autoawq_versions(single):
     assert Checkpoint.open(single).quantization_config == {"quant_method": "awq"} | old
 
 
+def test_the_file_of_autogptq(single):
+    old = {"bits": 4, "group_size": 128, "desc_act": False, "sym": True}
+    (single / "quantize_config.json").write_text(json.dumps(old))
+    assert Checkpoint.open(single).quantization_config == {"quant_method": "gptq"} | old
+    (single / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "awq"}}))
+    assert Checkpoint.open(single).quantization_config == {"quant_method": "awq"}
+
+
+def test_the_files_of_two_tools(single):
+    for name in ("quant_config.json", "quantize_config.json"):
+        (single / name).write_text("{}")
+    with pytest.raises(
+        FormatError, match="must have one of quant_config.json and quantize_config.json; got both"
+    ):
+        _ = Checkpoint.open(single).quantization_config
+
+
+@pytest.mark.parametrize("twice", [{}, {"quantization_config": {"group_size": 64, "bits": 4}}])
+def test_what_mlx_writes(single, twice):
+    said = {"quantization": {"group_size": 64, "bits": 4}} | twice
+    (single / "config.json").write_text(json.dumps(said))
+    expected = {"quant_method": "mlx", "group_size": 64, "bits": 4}
+    assert Checkpoint.open(single).quantization_config == expected
+
+
+def test_mlx_that_contradicts_itself(single):
+    said = {
+        "quantization": {"group_size": 64, "bits": 4},
+        "quantization_config": {"group_size": 32, "bits": 4},
+    }
+    (single / "config.json").write_text(json.dumps(said))
+    with pytest.raises(
+        FormatError, match="quantization and quantization_config in config.json must say the same"
+    ):
+        _ = Checkpoint.open(single).quantization_config
+
+
+def test_the_older_name_of_compressed_tensors(single):
+    (single / "config.json").write_text(
+        json.dumps({"compression_config": {"quant_method": "compressed-tensors"}})
+    )
+    assert Checkpoint.open(single).quantization_config == {"quant_method": "compressed-tensors"}
+
+
 def test_a_quantization_config_that_is_no_object(single):
     (single / "config.json").write_text(json.dumps({"quantization_config": "awq"}))
-    with pytest.raises(FormatError, match="quantization_config must be an object; got str"):
+    with pytest.raises(FormatError, match="quantization_config in config.json must be an object; got str"):
         _ = Checkpoint.open(single).quantization_config
