@@ -213,9 +213,9 @@ def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
         for layer in range(config.num_hidden_layers)
     ]
     family = config.family
-    embed_tokens = read_table(checkpoint, family.embed_tokens, quantization)
+    embed_tokens = read_table(checkpoint, config, family.embed_tokens, quantization)
     tied = config.tie_word_embeddings
-    head = embed_tokens if tied else read_table(checkpoint, family.lm_head, quantization)
+    head = embed_tokens if tied else read_table(checkpoint, config, family.lm_head, quantization)
     norm = read_norm(checkpoint, config, family.final_norm)
     norm_bias = read_norm(checkpoint, config, f"{family.final_norm}.bias") if family.norm_bias else None
     decoder = Decoder(config, embed_tokens, blocks, norm, DenseLinear(head), norm_bias)

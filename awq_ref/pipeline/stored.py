@@ -24,7 +24,7 @@ from awq_ref.checkpoint import (
 )
 from awq_ref.checks import require_finite
 from awq_ref.dtypes import F32, AnyArray
-from awq_ref.errors import FormatError
+from awq_ref.errors import FormatError, ShapeError
 from awq_ref.matmul import DenseLinear, Residency, to_operator
 from awq_ref.model import (
     ModelConfig,
@@ -75,7 +75,16 @@ def read_norm(checkpoint: Checkpoint, config: ModelConfig, name: str) -> F32:
     return values + np.float32(offset) if offset and not name.endswith(".bias") else values
 
 
-def _read_integers(checkpoint: Checkpoint, place: str, quantization: QuantizationConfig) -> QuantizedLinear:
+def _stored_shape(config: ModelConfig, place: str) -> tuple[int, int]:
+    """Return the shape of a module's weight by config.json: of a linear of the blocks, else of a table."""
+    shapes = block_stored_shapes(config).items()
+    found = (shape for name, shape in shapes if place.endswith(f".{name}"))
+    return next(found, (config.vocab_size, config.hidden_size))
+
+
+def _read_integers(
+    checkpoint: Checkpoint, config: ModelConfig, place: str, quantization: QuantizationConfig
+) -> QuantizedLinear:
     """Read the integers of a module, scales in the dtype in which they are stored."""
     layout, spec = LAYOUTS[quantization.layout], quantization.spec_of(place)
     ends = (*layout.tensor_names(spec), *(e for e in layout.optional if f"{place}.{e}" in checkpoint))
@@ -83,9 +92,16 @@ def _read_integers(checkpoint: Checkpoint, place: str, quantization: Quantizatio
     if tensors[layout.scales].dtype == np.float32:  # float32, or bfloat16, which NumPy does not have
         spec = replace(spec, scale_dtype="float32")
     try:
-        return unpack_linear(tensors, spec, quantization.layout)
+        linear = unpack_linear(tensors, spec, quantization.layout)
     except FormatError as error:
         raise FormatError(f"{place}: {error}") from error
+    shape, wanted = linear.int_weight.shape, _stored_shape(config, place)
+    if shape != wanted:
+        raise ShapeError(
+            f"{checkpoint.folder}: {place} must have shape {wanted} by config.json; the file holds {shape}. Do "
+            "config.json and the weights belong together?"
+        )
+    return linear
 
 
 def read_quantized_linear(
@@ -93,7 +109,7 @@ def read_quantized_linear(
 ) -> QuantizedLinear:
     """Read one linear's integers, scales and zero points, without its bias; name is its whole name."""
     place, rows = stored_place(config, name)
-    linear = _read_integers(checkpoint, place, quantization)
+    linear = _read_integers(checkpoint, config, place, quantization)
     return linear if place == name else take_rows(linear, rows)
 
 
@@ -123,11 +139,13 @@ def read_weight(
     return _read_float(checkpoint, place, quantization, None if place == name else rows)
 
 
-def read_table(checkpoint: Checkpoint, place: str, quantization: Quantization | None) -> F32:
+def read_table(
+    checkpoint: Checkpoint, config: ModelConfig, place: str, quantization: Quantization | None
+) -> F32:
     """Read the embedding or the head as float32, dequantized where it is stored as integers."""
     if not isinstance(quantization, QuantizationConfig) or _stored_as_float(checkpoint, place):
         return _read_float(checkpoint, place, quantization)
-    return dequantize_linear(_read_integers(checkpoint, place, quantization))
+    return dequantize_linear(_read_integers(checkpoint, config, place, quantization))
 
 
 def read_linear(
