@@ -25,15 +25,16 @@ def folder_bytes(folder: str | Path, pattern: str = "*") -> int:
     return sum(path.stat().st_size for path in Path(folder).glob(pattern) if path.is_file())
 
 
-def mean_bits_per_weight(
-    config: ModelConfig, spec: QuantSpec, *, zero_point_bits: int | None = None
-) -> float:
-    """Return the bits per weight of all linears of the blocks, scales and zero points counted."""
+def mean_bits_per_weight(config: ModelConfig, spec: QuantSpec, layout: str) -> float:
+    """Return the bits per weight of all linears of the blocks, scales and zero points (or offsets) counted."""
+    zeros = OFFSET_BITS if _has_offsets(layout) else None
     sizes = block_linear_shapes(config).values()
-    bits = sum(
-        out * into * bits_per_weight(spec, into, zero_point_bits=zero_point_bits) for out, into in sizes
-    )
+    bits = sum(out * into * bits_per_weight(spec, into, zero_point_bits=zeros) for out, into in sizes)
     return bits / sum(out * into for out, into in sizes)
+
+
+def _has_offsets(layout: str) -> bool:
+    return "offset" in LAYOUTS[layout].holds
 
 
 def _windows(config: ModelConfig) -> str:
@@ -62,14 +63,12 @@ def _architecture(config: ModelConfig) -> list[list[str]]:
     ]
 
 
-def _mean_bits(config: ModelConfig, quantization: QuantizationConfig) -> str:
-    offsets = "offset" in LAYOUTS[quantization.layout].holds
-    bits = OFFSET_BITS if offsets else None
+def _mean_bits(config: ModelConfig, spec: QuantSpec, layout: str) -> str:
     try:
-        mean = mean_bits_per_weight(config, quantization.spec, zero_point_bits=bits)
+        mean = mean_bits_per_weight(config, spec, layout)
     except ShapeError as error:  # the last group of a row is smaller
         return f"unknown: {error}"
-    return f"{mean:.3f}, scales and {'offsets' if offsets else 'zero points'} counted"
+    return f"{mean:.3f}, scales and {'offsets' if _has_offsets(layout) else 'zero points'} counted"
 
 
 def _storage(config: ModelConfig, quantization: Quantization | None, folder: Path) -> list[list[str]]:
@@ -84,7 +83,7 @@ def _storage(config: ModelConfig, quantization: Quantization | None, folder: Pat
     kind = "symmetric" if spec.symmetric else "asymmetric"
     return [
         ["weights", f"INT{spec.bits}, {group}, {kind}, layout {quantization.layout}"],
-        ["bits per weight", _mean_bits(config, quantization)],
+        ["bits per weight", _mean_bits(config, spec, quantization.layout)],
         size,
     ]
 

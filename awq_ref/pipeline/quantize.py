@@ -282,7 +282,7 @@ def quantize_model(
             layout=job.layout,
             calibration=seen if chosen.searches else {},
             layers=layers,
-            bits_per_weight=mean_bits_per_weight(config, spec),
+            bits_per_weight=mean_bits_per_weight(config, spec, job.layout),
         )
         _write_papers(checkpoint, folder, Path(destination).name, report)
     return replace(report, seconds=time.perf_counter() - started)
