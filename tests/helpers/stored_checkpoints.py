@@ -135,7 +135,10 @@ def _float8_linear(rng: np.random.Generator, shape: tuple[int, int], form: Forma
     blocks = -(-shape[0] // rows), -(-shape[1] // columns)
     scales = (rng.uniform(0.5, 2.0, blocks) / 100 / shape[1] ** 0.5).astype(np.float32)
     numbers = np.array([_e4m3(byte) for byte in range(256)])[raw]
-    by_weight = scales[np.arange(shape[0])[:, None] // rows, np.arange(shape[1])[None] // columns]
+    by_weight = scales[
+        np.arange(shape[0], dtype=np.int64)[:, None] // rows,
+        np.arange(shape[1], dtype=np.int64)[None] // columns,
+    ]
     name = "weight_scale_inv" if form.config["quant_method"] == "fp8" else "weight_scale"
     weight = (numbers * by_weight.astype(np.float64)).astype(np.float32)
     return {"weight": ("F8_E4M3", raw), name: ("F32", scales)}, weight
