@@ -33,7 +33,8 @@ WEIGHT_KEYS = (
     "actorder",
     "dynamic",
 )
-# Whole parts of the library that change what a model computes; absent, null and empty mean that they are not used.
+# Whole parts of the library that change what a model computes; absent, null, empty, and sparsity of the format "dense"
+# mean that they are not used.
 UNREAD = {
     "kv_cache_scheme": "quantization of the cache",
     "sparsity_config": "sparse weights",
@@ -137,7 +138,9 @@ def read_compressed(config: Config) -> Quantization:
     layout = get(config, "format", str)
     refuse_unless(layout in (PACKED, FLOAT8), f"the format {layout!r}", f"{PACKED} and {FLOAT8}")
     for key, what in UNREAD.items():
-        refuse_unless(not config.get(key), f"{what} ({key})", "weights alone")
+        said = config.get(key)
+        unused = not said or (isinstance(said, dict) and said.get("format") == "dense")
+        refuse_unless(unused, f"{what} ({key})", "weights alone")
     groups = _groups(config)
     weights = _weights(groups)
     read = _read_packed if layout == PACKED else _read_float8

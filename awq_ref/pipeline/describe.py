@@ -81,8 +81,10 @@ def _storage(config: ModelConfig, quantization: Quantization | None, folder: Pat
     spec = quantization.spec
     group = "one group per row" if spec.group_size == -1 else f"group {spec.group_size}"
     kind = "symmetric" if spec.symmetric else "asymmetric"
+    others = len(quantization.overrides)
+    differing = f", {others} modules otherwise" if others else ""
     return [
-        ["weights", f"INT{spec.bits}, {group}, {kind}, layout {quantization.layout}"],
+        ["weights", f"INT{spec.bits}, {group}, {kind}, layout {quantization.layout}{differing}"],
         ["bits per weight", _mean_bits(config, spec, quantization.layout)],
         size,
     ]

@@ -13,6 +13,7 @@ from awq_ref import cli
 from awq_ref.checkpoint import Checkpoint, Float8Config
 from awq_ref.model import block_linear_shapes, block_prefix
 from awq_ref.pack import LAYOUTS
+from awq_ref.pipeline import compare_models
 from awq_ref.pipeline.stored import open_quantization, read_quantized_linear
 
 IDS = np.random.default_rng(3).integers(0, 250, (2, 50))
@@ -73,6 +74,37 @@ def test_the_commands_take_it(capsys, folders, text):
     said = capsys.readouterr().out
     assert "float8 (e4m3)" in said or "layout" in said
     assert "made by another tool" in " ".join(said.replace("|", " ").split())
+
+
+def test_an_embedding_of_integers_is_the_head_where_they_are_tied(tmp_path):
+    tensors = write_stored(tmp_path / "stored", FORMATS["mlx"], tie_word_embeddings=True)
+    write_twin(tmp_path / "twin", tensors, tie_word_embeddings=True)
+    model = awq_ref.load_model(tmp_path / "stored", residency="dense")
+    assert model.decoder.lm_head.weight is model.decoder.embed_tokens
+    assert_same_bits(model.logits(IDS), awq_ref.load_model(tmp_path / "twin").logits(IDS))
+
+
+@pytest.mark.parametrize("family", ["phi3", "gemma2", "starcoder2", "cohere"])
+@pytest.mark.parametrize("form", ["gemv_fast", "gptq in the order of activations", "mlx", "fp8"])
+def test_families_whose_tensors_differ(tmp_path, family, form):
+    """Fused linears, norms stored as their distance from 1, biases: what is undone at the door is undone here too."""
+    tensors = write_stored(tmp_path / "stored", FORMATS[form], family=family)
+    write_twin(tmp_path / "twin", tensors, family=family)
+    logits = awq_ref.load_model(tmp_path / "stored", residency="dense").logits(IDS)
+    expected = awq_ref.load_model(tmp_path / "twin").logits(IDS)
+    assert_same_bits(logits, expected)
+    packed = awq_ref.load_model(tmp_path / "stored").logits(IDS)
+    assert_close(packed, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("form", ["gptq in the order of activations", "mlx", "gptq by rows", "gemv_fast"])
+def test_errors_are_measured_by_the_columns_own_steps(tmp_path, form):
+    tensors = write_stored(tmp_path / "stored", FORMATS[form])
+    write_twin(tmp_path / "twin", tensors)
+    found = compare_models(tmp_path / "twin", tmp_path / "stored", calibration=IDS, shown=False)
+    assert [row.errors.weight_error for row in found.rows] == [0.0] * 14
+    assert all(0 < row.errors.delta_ratio < 100 for row in found.rows)
+    assert all(row.errors.scaled.delta > 0 for row in found.rows)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -5,7 +5,8 @@
     write_twin           a float32 folder with these floats
     change_tensors       write a folder's tensors again, some changed, added or (None) taken away
 
-Integers come from `scalar_packers`, float8 from the definition of its bytes: no room of the package has a part in it.
+Integers come from `scalar_packers`, float8 from the definition of its bytes: no room of the package has a part in it,
+but for the names and shapes of a family's tensors.
 """
 
 import json
@@ -25,7 +26,10 @@ from helpers.tiny_checkpoint import (
     write_tokenizer,
     write_weights,
 )
+from helpers.tiny_families import FAMILY_CHANGES
 from numpy.typing import NDArray
+
+from awq_ref.model import ModelConfig, model_tensor_shapes
 
 F32 = NDArray[np.float32]
 Stored = dict[str, tuple[str, NDArray[Any]]]  # name -> (dtype of the file, array)
@@ -167,11 +171,20 @@ def _is_stored(name: str, form: Format) -> bool:
     return form.also_head if name == "lm_head.weight" else name.endswith("_proj.weight")
 
 
-def write_stored(folder: Path, form: Format, *, seed: int = 0) -> dict[str, F32]:
-    """Write config.json, the tokenizer and model.safetensors; return every tensor of the float model."""
+def _config(family: str, **changes: Any) -> dict[str, Any]:
+    return tiny_llama_config(**(FAMILY_CHANGES[family] | MODEL | changes))
+
+
+def write_stored(
+    folder: Path, form: Format, *, family: str = "llama", seed: int = 0, **changes: Any
+) -> dict[str, F32]:
+    """Write config.json (some keys changed), the tokenizer and model.safetensors; return the float model's tensors."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = tiny_llama_config(**MODEL)
-    rng, tensors, stored = np.random.default_rng(seed), tiny_llama_tensors(config, seed=seed), {}
+    config = _config(family, **changes)
+    parsed = ModelConfig.from_json(config)
+    shapes, offset = model_tensor_shapes(parsed), parsed.family.norm_offset
+    tensors = tiny_llama_tensors(config, seed=seed, shapes=shapes, norm_offset=offset)
+    rng, stored = np.random.default_rng(seed), {}
     for name, values in tensors.items():
         if not _is_stored(name, form):
             stored[name] = ("F16", values.astype(np.float16))
@@ -189,10 +202,10 @@ def write_stored(folder: Path, form: Format, *, seed: int = 0) -> dict[str, F32]
     return tensors
 
 
-def write_twin(folder: Path, tensors: Mapping[str, F32]) -> None:
+def write_twin(folder: Path, tensors: Mapping[str, F32], *, family: str = "llama", **changes: Any) -> None:
     """Write a float32 folder of the same model."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = tiny_llama_config(**MODEL, torch_dtype="float32")
+    config = _config(family, torch_dtype="float32", **changes)
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     write_weights(folder, tensors, dtype="float32")
     write_tokenizer(folder)

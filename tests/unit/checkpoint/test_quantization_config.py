@@ -141,6 +141,7 @@ def test_orders_are_the_business_of_the_tensors(changes):
         packed(observer="mse", observer_kwargs={"averaging_constant": 0.01}, scale_dtype=None),
         {key: value for key, value in PACK_QUANTIZED.items() if key != "kv_cache_scheme"},
         PACK_QUANTIZED | {"sparsity_config": {}, "transform_config": {}, "version": "0.12.2"},
+        PACK_QUANTIZED | {"sparsity_config": {"format": "dense", "global_sparsity": 0.14}},
     ],
 )
 def test_what_other_producers_of_pack_quantized_write(config):
