@@ -15,6 +15,7 @@ from pathlib import Path
 from awq_ref import __version__, commands
 from awq_ref.errors import AwqRefError, CalibrationWarning
 from awq_ref.matmul import RESIDENCIES
+from awq_ref.model import OVERFLOWS
 from awq_ref.paper.experiment import Options
 from awq_ref.search import RECIPES
 from awq_ref.spec import BITS
@@ -72,6 +73,12 @@ def _add_generate(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--top-k", type=int, default=0, help="sample from this many likeliest tokens; 0: all")
     parser.add_argument("--seed", type=int, default=0, help="of the sampler")
+    parser.add_argument(
+        "--overflow",
+        default="error",
+        choices=OVERFLOWS,
+        help="where the context ends: stop, and refuse a longer prompt; or roll, and forget the oldest tokens",
+    )
     parser.add_argument(
         "--residency", default="packed", choices=RESIDENCIES, help="how quantized weights stay in memory"
     )

@@ -54,6 +54,7 @@ def run_generate(arguments: argparse.Namespace) -> int:
         top_p=arguments.top_p,
         top_k=arguments.top_k,
         seed=arguments.seed,
+        overflow=arguments.overflow,
     )
     print(arguments.prompt, end="", flush=True)
     for piece in stream:

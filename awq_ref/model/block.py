@@ -92,14 +92,14 @@ def make_context(
     Raises
     ------
     RangeError
-        If the cache has no room for the tokens.
+        If the cache has no room for the tokens, or cannot be continued (`KVCache.appended`).
     """
     valid, before = attention_mask, 0
     if cache is not None:
         before = cache.length
         new = np.ones((cache.batch, tokens), dtype=np.bool_) if attention_mask is None else attention_mask
         cache = cache.appended(new)
-        valid = cache.valid[:, : cache.length]
+        valid = cache.valid
     padding = None
     if valid is None or valid.all():
         positions = np.arange(before, before + tokens, dtype=np.int64)[None]  # (1, tokens)
@@ -119,19 +119,15 @@ def _turn(x: F32, config: ModelConfig, context: Context, *, out: F32) -> None:
 
 
 def _keys_and_values(k: F32, v: F32, config: ModelConfig, context: Context) -> tuple[F32, F32]:
-    """Turn the new keys, put both into the cache if there is one; return all columns, (B, G, S, D) each."""
+    """Turn the new keys, put both into the cache if there is one; return the columns seen, (B, G, S, D) each."""
     B, T, G, _, D = k.shape
     if context.cache is None:
         keys, values = np.empty((B, G, T, D), dtype=np.float32), v.transpose(0, 2, 1, 3)
         new_keys = keys
     else:
-        end = context.cache.length
-        keys, values = (
-            context.cache.keys[context.layer, :, :, :end],
-            context.cache.values[context.layer, :, :, :end],
-        )
-        new_keys = keys[:, :, end - T :]
-        values[:, :, end - T :] = v.transpose(0, 2, 1, 3)
+        keys, values = context.cache.columns(context.layer, T)
+        new_keys = keys[:, :, -T:]
+        values[:, :, -T:] = v.transpose(0, 2, 1, 3)
     _turn(k, config, context, out=new_keys.transpose(0, 2, 1, 3)[:, :, :, None])
     return keys, values
 
@@ -186,7 +182,8 @@ def attention_forward(x: F32, block: Block, config: ModelConfig, context: Contex
     turned = np.empty((B, G, T, R, D), dtype=np.float32)
     _turn(q, config, context, out=turned.transpose(0, 2, 1, 3, 4))
     scores = Scores(config.softmax_scale, config.attn_logit_softcapping, config.window(context.layer))
-    mixed = attention(turned, keys, values, scores=scores, padding=context.padding)  # (B, T, G, R, D)
+    padding = None if context.padding is None else context.padding[:, -keys.shape[2] :]
+    mixed = attention(turned, keys, values, scores=scores, padding=padding)  # (B, T, G, R, D)
     return linears["self_attn.o_proj"](mixed.reshape(B, T, G * R * D))
 
 

@@ -7,6 +7,7 @@ Source: Touvron et al. 2023, arXiv:2302.13971.
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,16 +16,16 @@ from awq_ref.dtypes import F32, I64, AnyFloat, Bool
 from awq_ref.errors import ShapeError
 from awq_ref.model import generate as loops
 from awq_ref.model.block import Block, block_forward, make_context
-from awq_ref.model.cache import KVCache
+from awq_ref.model.cache import PAGE, KVCache
 from awq_ref.model.config import ModelConfig
 from awq_ref.model.inputs import checked_ids, checked_mask
 from awq_ref.model.ops import apply_norm, soft_cap
 from awq_ref.model.shapes import block_linear_shapes, block_norm_shapes
 from awq_ref.spec import LinearOperator
 
-PREFILL_CHUNK = (
-    512  # tokens that pass through the layers at a time when there is a cache to remember the others
-)
+# Tokens that pass through the layers at a time when there is a cache to remember the others: no more than a page, so
+# that a layer with a window holds no more than the window and a page.
+PREFILL_CHUNK = PAGE
 
 
 def _require_linear(name: str, linear: LinearOperator, shape: tuple[int, int]) -> None:
@@ -235,24 +236,21 @@ class Decoder:
         max_new_tokens: int,
         pick: loops.Pick = loops.greedy,
         eos_token_ids: Collection[int] | None = None,
+        overflow: str = "error",
     ) -> Iterator[int]:
         """Yield the tokens that follow a prompt as they come; see `generate.stream`."""
         return loops.stream(
-            self, token_ids, max_new_tokens=max_new_tokens, pick=pick, eos_token_ids=eos_token_ids
+            self,
+            token_ids,
+            max_new_tokens=max_new_tokens,
+            pick=pick,
+            eos_token_ids=eos_token_ids,
+            overflow=overflow,
         )
 
-    def generate(
-        self,
-        token_ids: I64 | Sequence[int],
-        *,
-        max_new_tokens: int,
-        pick: loops.Pick = loops.greedy,
-        eos_token_ids: Collection[int] | None = None,
-    ) -> list[int]:
-        """Return the tokens that follow a prompt; see `generate.stream`."""
-        return list(
-            self.stream(token_ids, max_new_tokens=max_new_tokens, pick=pick, eos_token_ids=eos_token_ids)
-        )
+    def generate(self, token_ids: I64 | Sequence[int], **options: Any) -> list[int]:
+        """Return the tokens that follow a prompt; the options are those of `stream`."""
+        return list(self.stream(token_ids, **options))
 
     def resident_bytes(self) -> dict[str, int]:
         """Return the bytes that stay in memory, by part; a head over the embedding's own memory adds 0."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from awq_ref.checkpoint import RECORD, Checkpoint, Float8Config, Quantization, QuantizationConfig
 from awq_ref.errors import ShapeError
-from awq_ref.model import ModelConfig, block_linear_shapes, model_tensor_shapes, outer_tensor_shapes
+from awq_ref.model import PAGE, ModelConfig, block_linear_shapes, model_tensor_shapes, outer_tensor_shapes
 from awq_ref.pack import LAYOUTS
 from awq_ref.pipeline.stored import open_quantization
 from awq_ref.report.memory import bits_per_weight, kv_cache_bytes, weight_bytes
@@ -111,6 +111,8 @@ def _memory(config: ModelConfig, spec: QuantSpec) -> list[list[str]]:
         n_kv_heads=config.num_key_value_heads,
         head_dim=config.head_dim,
         capacity=config.max_position_embeddings,
+        windows=config.windows,
+        page=PAGE,
     )
     return [
         [residency, *map(format_bytes, (linears, outer, cache, linears + outer + cache))]

@@ -48,6 +48,7 @@ from awq_ref.pipeline.observation import (
     open_float,
 )
 from awq_ref.pipeline.rounding import round_site
+from awq_ref.pipeline.streams import TwoStreams
 from awq_ref.pipeline.texts import Calibration, calibration_windows
 from awq_ref.quantize import join_rows
 from awq_ref.report.progress import progress
@@ -131,17 +132,25 @@ def _quantize_block(job: _Job, found: ObservedBlock, writer: ShardWriter) -> Lay
         result = search_sites(found, job.config, recipe=job.recipe, spec=job.spec, norm_dtype=norm_dtype)
     _write_norms(job, writer, prefix, result.norms, found.block.norms)
     weights, known = found.weights(), found.observations.statistics
+    streams = None
+    if found.streams is not None:
+        streams = TwoStreams(found, result.norms, config=job.config, recovers=job.recipe.recovers)
     reports = {report.site: report for report in result.reports}
     sites = {site: report.linears for site, report in reports.items()} or family.stored_linears()
     for site, names in sites.items():
         with located(f"{prefix}{', '.join(names)}"):
+            drift = streams.drift(names, result.folds[names[0]].columns) if streams else None
             rounded = round_site(
                 {name: weights[name] for name in names}, result.folds, known.get(site),
-                spec=job.spec, rounding=job.recipe.rounding,
+                spec=job.spec, rounding=job.recipe.rounding, drift=drift,
             )  # fmt: skip
+        if streams:
+            streams.put(rounded.linears, result.folds)
         _write_linears(job, writer, prefix, rounded.linears, result.folds)
         if site in reports:
             reports[site] = replace(reports[site], loss_rounded=rounded.loss, damping=rounded.damping)
+    if streams:
+        streams.finish()
     return LayerReport(found.layer, tuple(reports.values()))
 
 

@@ -4,12 +4,13 @@
     linear_parts       one linear in memory, by residency: codes, scales, zero points
     linear_bytes       their sum
     weight_bytes       all linears in memory, every residency
+    cached_columns     columns of a text that the layers keep, with windows or without
     kv_cache_bytes     the key/value cache
 
 What an operator really holds is its own `resident_bytes`; this room predicts it before anything is loaded.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -114,6 +115,27 @@ def weight_bytes(shapes: Iterable[tuple[int, int]], *, spec: QuantSpec) -> dict[
     }
 
 
+def cached_columns(*, n_layers: int, capacity: int, windows: Sequence[int] = (), page: int = 1) -> int:
+    """Return the columns that all layers keep of a text: the whole text, or a window of it and a page more, less one.
+
+    Parameters
+    ----------
+    capacity : int
+        Columns of a text.
+    windows : sequence of int
+        Per layer what its queries see, their own column included; 0: all. Empty: all layers see all.
+    page : int
+        Columns for which a layer with a window has room beside those that stay: 1, the query's own, at the least.
+
+    Examples
+    --------
+    >>> cached_columns(n_layers=2, capacity=100, windows=(10, 0), page=4)  # 9 and 4, 100
+    113
+    """
+    seen = windows or (0,) * n_layers
+    return sum(min(capacity, window - 1 + page) if window else capacity for window in seen)
+
+
 def kv_cache_bytes(
     *,
     n_layers: int,
@@ -122,8 +144,15 @@ def kv_cache_bytes(
     capacity: int,
     batch: int = 1,
     itemsize: int = FLOAT32_BYTES,
+    windows: Sequence[int] = (),
+    page: int = 1,
 ) -> int:
-    """Return the bytes of a key/value cache: 2 * layers * batch * kv heads * capacity * head_dim.
+    """Return the bytes of a key/value cache: 2 * batch * kv heads * head_dim times the columns of all layers.
+
+    Parameters
+    ----------
+    capacity, windows, page
+        As for `cached_columns`.
 
     Raises
     ------
@@ -133,4 +162,5 @@ def kv_cache_bytes(
     sizes = {"n_layers": n_layers, "n_kv_heads": n_kv_heads, "head_dim": head_dim, "capacity": capacity}
     for name, size in (sizes | {"batch": batch, "itemsize": itemsize}).items():
         require_between("kv_cache_bytes", name, size, 0, 2**63)
-    return 2 * n_layers * batch * n_kv_heads * capacity * head_dim * itemsize
+    columns = cached_columns(n_layers=n_layers, capacity=capacity, windows=windows, page=page)
+    return 2 * batch * n_kv_heads * head_dim * itemsize * columns

@@ -63,9 +63,9 @@ class _Search:
     folds: dict[str, LinearFold] = field(default_factory=dict)
 
     def scaled(self, group: ScaleGroup) -> bool:
-        """Tell whether the recipe scales this site."""
-        if not group.tied or self.recipe.tied_sites == "shared":
-            return True
+        """Tell whether this site can be scaled, and the recipe scales it."""
+        if group.fixed or not group.tied or self.recipe.tied_sites == "shared":
+            return not group.fixed
         return self.weights[group.producer].shape == self.weights[group.consumers[0]].shape
 
     def judge(self, group: ScaleGroup) -> str:

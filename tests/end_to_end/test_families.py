@@ -54,8 +54,11 @@ def test_at_eight_bits_the_quantized_model_is_nearly_the_float_one(tmp_path, fam
     report = quantize(tmp_path / "model", tmp_path / "out", recipe=recipe)
     assert distance(tmp_path / "out", tmp_path / "model") < EIGHT_BIT_ERROR
     if recipe == "awq":
-        assert any(site.alpha > 0 for _, site in report.sites())
-        assert all(site.loss_clipped <= site.loss_rtn for _, site in report.sites())
+        # Rows of v that o's scales divide round their float16 scales otherwise: at 8 bits that shows where nothing is
+        # gained. Sites with scales of their own always had the choice of rounding to nearest.
+        scaled = [site for _, site in report.sites() if site.alpha > 0]
+        assert scaled
+        assert all(site.loss_clipped <= site.loss_rtn for site in scaled)
     if recipe == "best":
         assert all(site.loss_rounded <= site.loss_rtn for _, site in report.sites())
 
@@ -81,7 +84,7 @@ def test_sites_that_nothing_can_scale_are_left_alone(sources, tmp_path, family):
             assert site.loss_clipped < site.loss_rtn  # clipped all the same
 
 
-def test_a_clip_of_rows_that_were_divided_is_divided(sources, tmp_path):
+def test_rows_that_were_divided_are_clipped_as_they_are_stored(sources, tmp_path):
     """v_proj of OLMo 2 is clipped at a site that nothing scales, and produces one that is scaled."""
     report = quantize(sources / "olmo2", tmp_path / "out", recipe="awq", bits=3)
     checkpoint = Checkpoint.open(tmp_path / "out")
@@ -94,14 +97,15 @@ def test_a_clip_of_rows_that_were_divided_is_divided(sources, tmp_path):
         sites["self_attn.o"].channel_scales.reshape(4, 16)[::2].reshape(-1)
     )  # one per row of v: heads 0 and 2
     assert (rows != 1.0).any()
-    clip = sites["self_attn.qkv"].clips["self_attn.v_proj"] / rows[:, None]  # (rows, groups)
+    clip = sites["self_attn.qkv"].clips["self_attn.v_proj"]  # (rows, groups)
     name = "model.layers.0.self_attn.v_proj"
     stored = dequantize_linear(read_quantized_linear(checkpoint, config, name, quantization))
     largest = np.abs(stored).reshape(*clip.shape, -1).max(axis=2)
     # The grid of a clipped group reaches its limits up to half a step of the zero point, 1/14 of the range of 3 bits,
     # and the range is at most twice the limit.
     assert (largest <= clip * (1 + 1 / 7) * 1.01).all()
-    assert (largest < np.abs(Checkpoint.open(sources / "olmo2").read(f"{name}.weight")).max()).any()
+    divided = Checkpoint.open(sources / "olmo2").read(f"{name}.weight") / rows[:, None]
+    assert (clip < np.abs(divided).reshape(*clip.shape, -1).max(axis=2) * 0.99).any()
 
 
 @pytest.mark.parametrize("family", ["olmo2", "gemma2", "phi3", "granite", "stablelm", "starcoder2", "cohere"])
@@ -159,6 +163,17 @@ def test_windows_are_told(sources):
     assert "window 3 in 1 of 2 layers" in describe_model(sources / "gemma2")
     assert "window" not in describe_model(sources / "llama")
     assert "qkv_proj" in describe_model(sources / "phi3", tensors=True)
+
+
+@pytest.mark.parametrize(
+    ("family", "kib"), [("llama", 2048), ("gemma2", 1024 + 128.5), ("mistral", 2 * 128.5)]
+)
+def test_the_memory_of_the_cache_counts_windows(tmp_path, family, kib):
+    """2 layers of 2 heads of 16: a KiB holds 4 columns of a layer. A context of 4096, a window of 3 and a page: 514."""
+    write_tiny_family(tmp_path / "model", family, max_position_embeddings=4096)
+    quantize(tmp_path / "model", tmp_path / "out", recipe="rtn")
+    said = f"{kib:.2f} KiB" if kib < 1024 else f"{kib / 1024:.2f} MiB"
+    assert describe_model(tmp_path / "out").count(f" {said} |") == 3  # one for every residency
 
 
 @EVERY_FAMILY
