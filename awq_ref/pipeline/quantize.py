@@ -251,7 +251,8 @@ def quantize_model(
 
     Notes
     -----
-    Memory: one block in float32, its Gram matrices, and the hidden states of all windows. Error feedback adds three
+    Memory: one block in float32, its Gram matrices, and the hidden states of all windows; a recipe that follows their
+    drift (`best`) holds two blocks and four copies of the states. Error feedback adds three
     float64 matrices of the size of one Gram matrix while a site is rounded.
     """
     started = time.perf_counter()

@@ -2,7 +2,8 @@
 
     TwoStreams    walks through one block, module by module, while its layers are rounded one after the other
 
-Nothing here knows families: a layer's input is what the decoder's own functions hand to it.
+Nothing here knows families: a layer's input is what the decoder's own functions hand to it. What comes of it are the
+sums of [GPTQ-6]: docs/equations.md#gptq-6.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -108,7 +109,7 @@ class TwoStreams:
 
     def finish(self) -> None:
         """Let the rounded stream pass the rounded block, now that all of it is known."""
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # the next block's sums name what overflows
             self._leave_attention()
             block, after = self._blocks[1], self._entered[1]
             for rows in self._batches:

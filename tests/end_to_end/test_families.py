@@ -59,8 +59,6 @@ def test_at_eight_bits_the_quantized_model_is_nearly_the_float_one(tmp_path, fam
         scaled = [site for _, site in report.sites() if site.alpha > 0]
         assert scaled
         assert all(site.loss_clipped <= site.loss_rtn for site in scaled)
-    if recipe == "best":
-        assert all(site.loss_rounded <= site.loss_rtn for _, site in report.sites())
 
 
 @EVERY_FAMILY
