@@ -102,7 +102,7 @@ def _record(record: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _memory(config: ModelConfig, spec: QuantSpec) -> list[list[str]]:
+def _memory(config: ModelConfig, spec: QuantSpec, offset_bytes: int) -> list[list[str]]:
     """Return the bytes in memory by residency."""
     shapes = [*block_linear_shapes(config).values()] * config.num_hidden_layers
     outer = 4 * sum(math.prod(shape) for shape in outer_tensor_shapes(config).values())
@@ -116,7 +116,7 @@ def _memory(config: ModelConfig, spec: QuantSpec) -> list[list[str]]:
     )
     return [
         [residency, *map(format_bytes, (linears, outer, cache, linears + outer + cache))]
-        for residency, linears in weight_bytes(shapes, spec=spec).items()
+        for residency, linears in weight_bytes(shapes, spec=spec, offset_bytes=offset_bytes).items()
     ]
 
 
@@ -144,16 +144,18 @@ def describe_model(path: str | Path, *, tensors: bool = False) -> str:
     if quantization is not None:
         rows += _record(checkpoint.config.get(RECORD) or {})
     parts = [format_table(["what", "value"], rows, left=2)]
-    integers = isinstance(quantization, QuantizationConfig)
-    spec = quantization.spec if isinstance(quantization, QuantizationConfig) else QuantSpec()
+    spec, offset_bytes = QuantSpec(), 0
+    if isinstance(quantization, QuantizationConfig):
+        spec = quantization.spec
+        offset_bytes = OFFSET_BITS // 8 if _has_offsets(quantization.layout) else 0
     try:
         headers = ["in memory as", "linears", "embedding, head", "KV cache, full context", "sum"]
         title = (
             ""
-            if integers
+            if isinstance(quantization, QuantizationConfig)
             else "Quantized to INT4 with groups of 128 it would take (dense: as it is now):\n\n"
         )
-        parts.append(title + format_table(headers, _memory(config, spec)))
+        parts.append(title + format_table(headers, _memory(config, spec, offset_bytes)))
     except ShapeError as error:
         parts.append(f"No memory table: {error}")
     if tensors:
