@@ -1,7 +1,7 @@
 """What we store in layout gemm, in models of transformers: a loader of its own, in torch, fills them with floats.
 
-transformers' own AWQ path asks for gptqmodel and its kernels, which this environment does not have (what it gave where it
-was tried: docs/layouts.md#gemm). So the layout is read here from its definition, AutoAWQ's: no function of ours takes
+transformers' own AWQ path asks for gptqmodel and its kernels, which this environment does not have (what it gave where
+it was tried: docs/layouts.md#gemm). So the layout is read here from its definition, AutoAWQ's: no function of ours takes
 part, from the file to the logits.
 """
 
