@@ -133,6 +133,11 @@ class StatisticsAccumulator:
         self._gram_sum = np.zeros((in_features, in_features), dtype=np.float32)
         self._product = gram_buffer(in_features)
 
+    @property
+    def count(self) -> int:
+        """Tokens so far."""
+        return self._count
+
     def add(self, x: F32) -> None:
         """Add the tokens of x, float32 (..., in_features).
 

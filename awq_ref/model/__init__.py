@@ -23,14 +23,16 @@ from awq_ref.model.cache import PAGE, KVCache, new_cache
 from awq_ref.model.config import ModelConfig
 from awq_ref.model.decoder import Decoder, scaled_embeddings
 from awq_ref.model.families import FAMILIES
-from awq_ref.model.generate import OVERFLOWS, generate_batch, greedy, rolled, stream
+from awq_ref.model.generate import OVERFLOWS, generate_batch, greedy, must_reread, rolled, stream
 from awq_ref.model.rope import ROPE_TYPES, RopeConfig
 from awq_ref.model.shapes import (
     block_linear_shapes,
     block_norm_shapes,
     block_prefix,
+    block_router_shapes,
     block_stored_shapes,
     block_tensor_shapes,
+    model_linear_shapes,
     model_tensor_shapes,
     norm_tensor,
     outer_tensor_shapes,
@@ -54,6 +56,7 @@ __all__ = [
     "block_linear_shapes",
     "block_norm_shapes",
     "block_prefix",
+    "block_router_shapes",
     "block_stored_shapes",
     "block_tensor_shapes",
     "generate_batch",
@@ -61,7 +64,9 @@ __all__ = [
     "make_context",
     "mlp_forward",
     "mlp_input",
+    "model_linear_shapes",
     "model_tensor_shapes",
+    "must_reread",
     "new_cache",
     "norm_tensor",
     "normed",

@@ -254,8 +254,8 @@ def new_cache(
         If batch, capacity or page is below 1, or capacity exceeds the model's context.
     """
     require_between("new_cache", "batch", batch, 1, 2**31)
-    limit = config.max_position_embeddings if capacity is None else capacity
-    require_between("new_cache", "capacity", limit, 1, config.max_position_embeddings)
+    limit = config.context if capacity is None else capacity
+    require_between("new_cache", "capacity", limit, 1, config.context)
     step = min(PAGE if page is None else page, limit)
     require_between("new_cache", "page", step, 1, limit)
     whole = limit if page is None and capacity is not None else step

@@ -18,9 +18,9 @@ from awq_ref.model import generate as loops
 from awq_ref.model.block import Block, block_forward, make_context
 from awq_ref.model.cache import PAGE, KVCache
 from awq_ref.model.config import ModelConfig
-from awq_ref.model.inputs import checked_ids, checked_mask
+from awq_ref.model.inputs import checked_ids, checked_mask, text_length
 from awq_ref.model.ops import apply_norm, soft_cap
-from awq_ref.model.shapes import block_linear_shapes, block_norm_shapes
+from awq_ref.model.shapes import block_linear_shapes, block_norm_shapes, block_router_shapes
 from awq_ref.spec import LinearOperator
 
 # Tokens that pass through the layers at a time when there is a cache to remember the others: no more than a page, so
@@ -99,7 +99,8 @@ class Decoder:
                 f"Decoder: blocks must be {self.config.num_hidden_layers}; got {len(self.blocks)}."
             )
         for layer, block in enumerate(self.blocks):
-            shapes, norm_shapes = block_linear_shapes(self.config), block_norm_shapes(self.config)
+            shapes = block_linear_shapes(self.config, layer) | block_router_shapes(self.config, layer)
+            norm_shapes = block_norm_shapes(self.config)
             _require_names(f"linears of layer {layer}", block.linears, shapes)
             _require_names(f"norms of layer {layer}", block.norms, norm_shapes)
             for name, linear in block.linears.items():
@@ -122,9 +123,11 @@ class Decoder:
         """Map ids (batch, tokens) to what enters the first block, float32 (batch, tokens, hidden_size)."""
         return scaled_embeddings(self.embed_tokens[token_ids].astype(np.float32, copy=False), self.config)
 
-    def _pass(self, ids: I64, mask: Bool | None, cache: KVCache | None) -> tuple[F32, KVCache | None]:
+    def _pass(
+        self, ids: I64, mask: Bool | None, cache: KVCache | None, length: int = 0
+    ) -> tuple[F32, KVCache | None]:
         """Send tokens through all blocks; return the stream before the final norm, and the longer cache."""
-        context = make_context(self.config, ids.shape[1], attention_mask=mask, cache=cache)
+        context = make_context(self.config, ids.shape[1], attention_mask=mask, cache=cache, length=length)
         x = self.embed(ids)
         with overflow_shows_in_logits():
             for layer, block in enumerate(self.blocks):
@@ -220,9 +223,10 @@ class Decoder:
             raise ShapeError(f"Decoder: token_ids must have the cache's {cache.batch} rows; got {len(ids)}.")
         chunk = ids.shape[1] if cache is None else PREFILL_CHUNK
         pieces: list[F32] = []
+        length = text_length(ids, mask, None if cache is None else cache.valid[:, :before])
         for first in range(0, ids.shape[1], chunk):
             part = None if mask is None else mask[:, first : first + chunk]
-            x, cache = self._pass(ids[:, first : first + chunk], part, cache)
+            x, cache = self._pass(ids[:, first : first + chunk], part, cache, length)
             pieces = [x[:, -1:]] if last_only else [*pieces, x]
         x = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
         return self.head(self._final_norm(x)), cache

@@ -5,6 +5,7 @@ model       Model
 texts       text and ids for calibration and evaluation
 calibrate   observe a model block by block
 quantize    quantize_model
+chat, chat_format    a conversation: its turns, its text, its file
 describe    what a folder holds
 compare     what quantization did to every linear
 outliers    the same function with large activations in a few channels

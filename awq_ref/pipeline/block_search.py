@@ -4,11 +4,15 @@ norm_storage    the form in which a norm's weight is stored
 search_sites    all sites of a block
 """
 
+import warnings
+
+from awq_ref.errors import CalibrationWarning
 from awq_ref.model import ModelConfig
 from awq_ref.pipeline.observation import ObservedBlock
+from awq_ref.pipeline.plans import layer_plan
 from awq_ref.pipeline.rounding import site_importance
 from awq_ref.quantize import pseudo_quantize
-from awq_ref.search import BlockResult, Recipe, plan_for, query_head_tie, search_block
+from awq_ref.search import BlockResult, Recipe, ScaleGroup, query_head_tie, search_block
 from awq_ref.search.folding import StorageDtype
 from awq_ref.spec import QuantSpec
 
@@ -29,6 +33,20 @@ def norm_storage(config: ModelConfig, stored_dtype: str) -> StorageDtype:
     return NORM_STORAGE.get((stored_dtype, offset), NORM_STORAGE["F32", offset])
 
 
+def _reached(found: ObservedBlock, plan: tuple[ScaleGroup, ...]) -> tuple[ScaleGroup, ...]:
+    """Return the rows whose sites tokens have reached; warn if experts were left out."""
+    known = found.observations.statistics
+    missed = [group.consumers[0] for group in plan if group.routed and group.site not in known]
+    if missed:
+        warnings.warn(
+            f"layer {found.layer}: no token of the calibration was sent to the experts of {', '.join(missed)}: these "
+            "layers are rounded to nearest, without channel scales and clips. Calibrate on more text.",
+            CalibrationWarning,
+            stacklevel=2,
+        )
+    return tuple(group for group in plan if group.consumers[0] not in missed)
+
+
 def search_sites(
     found: ObservedBlock, config: ModelConfig, *, recipe: Recipe, spec: QuantSpec, norm_dtype: str
 ) -> BlockResult:
@@ -47,6 +65,10 @@ def search_sites(
     -------
     result : BlockResult
         Norms as the decoder has them (`Block.norms`); reports in the order of the plan.
+
+    Notes
+    -----
+    An expert's site that no token reached has scales of 1, no clips and no report.
     """
     tie = query_head_tie(
         n_heads=config.num_attention_heads, n_kv_heads=config.num_key_value_heads, head_dim=config.head_dim
@@ -55,7 +77,7 @@ def search_sites(
         found.weights(),
         found.block.norms,
         found.observations.statistics,
-        plan=plan_for(config.model_type) if recipe.searches else (),
+        plan=_reached(found, layer_plan(config, found.layer)) if recipe.searches else (),
         recipe=recipe,
         spec=spec,
         pseudo_quantize=pseudo_quantize,

@@ -10,11 +10,20 @@ from pathlib import Path
 
 from awq_ref.checkpoint import Checkpoint, Float8Config, Quantization
 from awq_ref.checks import require_one_of
+from awq_ref.errors import FormatError
 from awq_ref.matmul import RESIDENCIES, DenseLinear, Residency
-from awq_ref.model import Block, Decoder, ModelConfig, block_linear_shapes, block_norm_shapes, block_prefix
+from awq_ref.model import (
+    Block,
+    Decoder,
+    ModelConfig,
+    block_linear_shapes,
+    block_norm_shapes,
+    block_prefix,
+    block_router_shapes,
+)
 from awq_ref.pipeline.model import Model
 from awq_ref.pipeline.stored import check_complete, open_quantization, read_linear, read_norm, read_table
-from awq_ref.text import Tokenizer
+from awq_ref.text import GenerationDefaults, Tokenizer
 
 
 def read_block(
@@ -28,7 +37,7 @@ def read_block(
     """Read one layer of a checkpoint; of a float one all weights are float32."""
     prefix = block_prefix(config, layer)
     norms = {name: read_norm(checkpoint, config, f"{prefix}{name}") for name in block_norm_shapes(config)}
-    names = block_linear_shapes(config)
+    names = [*block_linear_shapes(config, layer), *block_router_shapes(config, layer)]
     return Block(
         norms, {n: read_linear(checkpoint, config, prefix + n, quantization, residency) for n in names}
     )
@@ -45,9 +54,26 @@ def _residency_note(blocks: list[Block], quantization: Quantization | None) -> s
     return f"linears: {', '.join(parts)}"
 
 
-def open_tokenizer(path: str | Path) -> Tokenizer | None:
-    """Return the folder's tokenizer, or None if it has none."""
-    return Tokenizer.load(path) if (Path(path) / "tokenizer.json").is_file() else None
+def open_tokenizer(path: str | Path, config: ModelConfig) -> Tokenizer | None:
+    """Return the folder's tokenizer, or None if it has none.
+
+    Raises
+    ------
+    FormatError
+        If it cannot be read, or knows a token for which the model has no embedding.
+    """
+    file = Path(path) / "tokenizer.json"
+    if not file.is_file():
+        return None
+    tokenizer = Tokenizer.load(path)
+    if tokenizer.largest_id >= config.vocab_size:
+        token = tokenizer.inner.id_to_token(tokenizer.largest_id)
+        raise FormatError(
+            f"{file}: the tokens' ids must lie in the embedding's [0, {config.vocab_size - 1}]; "
+            f"{token!r} has {tokenizer.largest_id}. Is this the tokenizer of another model? Tokens that were added "
+            "without rows of the embedding can be taken out of tokenizer.json and the files beside it."
+        )
+    return tokenizer
 
 
 def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
@@ -84,6 +110,8 @@ def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
     config = ModelConfig.from_json(checkpoint.config)
     quantization = open_quantization(checkpoint)
     check_complete(checkpoint, config, quantization)
+    tokenizer = open_tokenizer(checkpoint.folder, config)
+    defaults = GenerationDefaults.load(checkpoint.folder)
     blocks = [
         read_block(checkpoint, config, layer, quantization=quantization, residency=residency)
         for layer in range(config.num_hidden_layers)
@@ -95,5 +123,5 @@ def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
     norm = read_norm(checkpoint, config, family.final_norm)
     norm_bias = read_norm(checkpoint, config, f"{family.final_norm}.bias") if family.norm_bias else None
     decoder = Decoder(config, embed_tokens, blocks, norm, DenseLinear(head), norm_bias)
-    tokenizer = open_tokenizer(checkpoint.folder)
-    return Model(decoder, tokenizer, quantization, _residency_note(blocks, quantization))
+    note = _residency_note(blocks, quantization)
+    return Model(decoder, tokenizer, quantization, note, defaults)

@@ -4,7 +4,7 @@ Model                   logits, generate, stream, stream_text
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from awq_ref.checkpoint import Quantization
 from awq_ref.dtypes import F32, AnyArray
 from awq_ref.errors import CorpusError
 from awq_ref.model import Decoder, ModelConfig
-from awq_ref.text import Tokenizer, sampler
+from awq_ref.text import GenerationDefaults, Sampling, Tokenizer, sampler
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,14 @@ class Model:
     tokenizer       None if the folder has no tokenizer.json
     quantization    how the linears are stored; None for a float model
     residency_note  how the weights stay in memory, for people
+    defaults        what generation_config.json recommends: tokens that end a text, how to sample
     """
 
     decoder: Decoder
     tokenizer: Tokenizer | None
     quantization: Quantization | None
     residency_note: str
+    defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
 
     @property
     def config(self) -> ModelConfig:
@@ -42,6 +44,11 @@ class Model:
     @property
     def is_quantized(self) -> bool:
         return self.quantization is not None
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """The tokens that end a text: those of generation_config.json, else of config.json."""
+        return self.defaults.eos_token_ids or tuple(self.config.eos_token_ids)
 
     def require_tokenizer(self) -> Tokenizer:
         """Return the tokenizer, or raise CorpusError if the folder has none."""
@@ -93,6 +100,8 @@ class Model:
         temperature: float = 0.0,
         top_p: float = 1.0,
         top_k: int = 0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
         seed: int | None = None,
         eos_token_ids: Collection[int] | None = None,
         overflow: str = "error",
@@ -105,8 +114,10 @@ class Model:
             The prompt.
         max_new_tokens : int
             Stop after this many, after an end-of-text id, or at the end of the context.
-        temperature, top_p, top_k, seed
-            How to sample: see `awq_ref.text.sampler`. With a seed the same call gives the same ids.
+        temperature, top_p, top_k, min_p, repetition_penalty
+            How to sample: see `awq_ref.text.Sampling`. `Model.defaults.sampling` has what the folder recommends.
+        seed : int, optional
+            With a seed the same call gives the same ids.
         eos_token_ids : collection of int, optional
             Ids that end the text; the model's own when left out, none for ().
         overflow : "error" or "roll"
@@ -121,12 +132,14 @@ class Model:
             If an id lies outside the vocabulary, the prompt exceeds the context and does not roll, or a sampling value
             exceeds its range.
         """
-        pick = sampler(temperature=temperature, top_p=top_p, top_k=top_k, seed=seed)
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        pick = sampler(sampling, seed=seed, prompt=np.asarray(token_ids).ravel())
+        ends = self.eos_token_ids if eos_token_ids is None else eos_token_ids
         return self.decoder.stream(
             np.asarray(token_ids),
             max_new_tokens=max_new_tokens,
             pick=pick,
-            eos_token_ids=eos_token_ids,
+            eos_token_ids=ends,
             overflow=overflow,
         )
 

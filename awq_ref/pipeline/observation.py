@@ -44,10 +44,11 @@ from awq_ref.model import (
     scaled_embeddings,
 )
 from awq_ref.pipeline.load import open_tokenizer, read_block
+from awq_ref.pipeline.plans import layer_plan
 from awq_ref.pipeline.stored import check_complete
 from awq_ref.pipeline.texts import Calibration, calibration_windows
 from awq_ref.report.progress import progress
-from awq_ref.search import Recipe, plan_for, site_inputs
+from awq_ref.search import Recipe, routed_sites, site_inputs
 from awq_ref.spec import LinearOperator
 
 BATCH_TOKENS = 2048  # tokens that go through a block at a time
@@ -204,12 +205,11 @@ def observed_blocks(
     """
     hidden = embed_windows(checkpoint, config, windows)
     context = make_context(config, windows.shape[1])
-    sites = site_inputs(plan_for(config.model_type))
     stride = clip_token_stride(windows.size, recipe.clip_tokens) if recipe and recipe.clip_tokens else None
     judged = recipe is not None and recipe.objective == "module"
     drifted = hidden.copy() if recipe and recipe.follows_drift else None
     for layer in range(config.num_hidden_layers):
-        block = read_block(checkpoint, config, layer)
+        plan, block = layer_plan(config, layer), read_block(checkpoint, config, layer)
         after = np.empty_like(hidden) if judged or drifted is not None else hidden
         run = partial(
             _run_block,
@@ -220,7 +220,9 @@ def observed_blocks(
             after=after,
         )
         with located(block_prefix(config, layer).rstrip(".")):
-            observations = observe(run, block.linears, sites, token_stride=stride)
+            observations = observe(
+                run, block.linears, site_inputs(plan), token_stride=stride, may_miss=routed_sites(plan)
+            )
         modules = module_runners(block, config, context.at_layer(layer), hidden) if judged else {}
         streams = None if drifted is None else (context.at_layer(layer), hidden, drifted)
         found = ObservedBlock(layer, block, observations, modules, streams)
@@ -282,7 +284,7 @@ def calibrate(
     """
     checkpoint, config = open_float(source)
     windows, fingerprint = calibration_windows(
-        open_tokenizer(checkpoint.folder),
+        open_tokenizer(checkpoint.folder, config),
         calibration,
         samples=samples,
         seq_len=min(seq_len, config.max_position_embeddings),

@@ -1,6 +1,7 @@
 """The hidden states of all windows twice: as the float model has them, and as the layers rounded so far leave them.
 
     TwoStreams    walks through one block, module by module, while its layers are rounded one after the other
+    open_streams, shared_sites    for a block that has been searched, and where its two inputs can be compared
 
 Nothing here knows families: a layer's input is what the decoder's own functions hand to it. What comes of it are the
 sums of [GPTQ-6]: docs/equations.md#gptq-6.
@@ -13,11 +14,21 @@ import numpy as np
 from awq_ref.calibration import DriftAccumulator, DriftStatistics
 from awq_ref.dtypes import F32
 from awq_ref.matmul import DenseLinear
-from awq_ref.model import Block, ModelConfig, add_branch, attention_forward, mlp_forward, mlp_input, normed
+from awq_ref.model import (
+    Block,
+    ModelConfig,
+    add_branch,
+    attention_forward,
+    block_router_shapes,
+    mlp_forward,
+    mlp_input,
+    normed,
+)
 from awq_ref.model.family import Place
 from awq_ref.pipeline.observation import ObservedBlock, batches
+from awq_ref.pipeline.plans import layer_plan
 from awq_ref.quantize import dequantize_linear
-from awq_ref.search import LinearFold
+from awq_ref.search import BlockResult, LinearFold, Recipe, routed_sites, site_inputs
 from awq_ref.spec import LinearOperator, QuantizedLinear
 
 ATTENTION = "self_attn."  # what the names of the attention's linears begin with; the others are the MLP's
@@ -84,13 +95,17 @@ class TwoStreams:
             bias = None if bias is None else folds[name].apply_bias(bias)
             self._blocks[1].linears[name] = DenseLinear(dequantize_linear(linear), bias)
 
+    def put_float(self, weights: Mapping[str, F32]) -> None:
+        """Put layers that stay in float into the rounded block, with their scales."""
+        self._blocks[1].linears.update({name: DenseLinear(weight) for name, weight in weights.items()})
+
     def drift(self, names: Sequence[str], columns: F32 | None) -> DriftStatistics:
         """Return what enters a site in both blocks; the layers before it are rounded by now.
 
         Parameters
         ----------
         names : sequence of str
-            The layers that read the site.
+            Layers that read all of the site.
         columns : float32 array, shape (in_features,), or None
             The site's channel scales: they divide the float model's input, as they have divided the other one.
         """
@@ -151,3 +166,25 @@ class TwoStreams:
             return None
         missing: F32 = self._streams[0][rows] - self._streams[1][rows]
         return missing * (self._recovers / self._config.residual_multiplier)
+
+
+def open_streams(
+    found: ObservedBlock, result: BlockResult, config: ModelConfig, recipe: Recipe
+) -> TwoStreams | None:
+    """Return the two streams before a block, if the recipe follows them; a router has its scales from the start."""
+    if found.streams is None:
+        return None
+    streams = TwoStreams(found, result.norms, config=config, recovers=recipe.recovers)
+    routers, weights = block_router_shapes(config, found.layer), found.weights()
+    streams.put_float({name: result.folds[name].apply(weights[name]) for name in routers})
+    return streams
+
+
+def shared_sites(found: ObservedBlock, config: ModelConfig) -> dict[str, str]:
+    """Return site -> a linear that reads all of it, of the sites that the same tokens reach in both streams.
+
+    Which tokens an expert gets may differ: its own site has the statistics of the float model. Nothing for a block
+    without streams.
+    """
+    plan = () if found.streams is None else layer_plan(config, found.layer)
+    return {site: name for site, name in site_inputs(plan).items() if site not in routed_sites(plan)}

@@ -118,7 +118,7 @@ class _Search:
         """Write the chosen scales into the folds of producer and consumers."""
         if (found.channel_scales == 1.0).all():
             return
-        for name in group.consumers:
+        for name in group.readers:
             self.folds[name] = replace(self.folds[name], columns=found.channel_scales)
         if group.producer_kind == "linear":
             self.folds[group.producer] = replace(self.folds[group.producer], rows=found.producer_scales)
@@ -198,7 +198,7 @@ def _check(search: _Search, plan: Sequence[ScaleGroup]) -> None:
     """Raise unless everything that the plan and the recipe need is there and fits."""
     recipe = search.recipe
     sites = [group.site for group in plan]
-    _require("weights", search.weights, [name for group in plan for name in group.consumers])
+    _require("weights", search.weights, [name for group in plan for name in group.readers])
     _require("norms", search.norms, [group.producer for group in plan if group.producer_kind == "norm"])
     _require("statistics", search.statistics, sites)
     if recipe.objective == "module":

@@ -94,6 +94,8 @@ def test_option_out_of_range(capsys, model, tmp_path, text, arguments, word):
         (["--temperature", -1], "temperature"),
         (["--top-p", 1.5], "top_p"),
         (["--top-k", -1], "top_k"),
+        (["--min-p", 1.5], "min_p"),
+        (["--repetition-penalty", 0], "repetition_penalty"),
         (["--prompt", ""], "token_ids"),
     ],
 )

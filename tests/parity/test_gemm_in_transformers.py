@@ -1,8 +1,8 @@
 """What we store in layout gemm, in models of transformers: a loader of its own, in torch, fills them with floats.
 
 transformers' own AWQ path asks for gptqmodel and its kernels, which this environment does not have (what it gave where
-it was tried: docs/layouts.md#gemm). So the layout is read here from its definition, AutoAWQ's: no function of ours takes
-part, from the file to the logits.
+it was tried: docs/layouts.md#gemm). So the layout is read here from its definition, AutoAWQ's: nothing of ours has a
+part in it, from the file to the logits.
 """
 
 from pathlib import Path

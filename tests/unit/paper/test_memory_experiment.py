@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from helpers.command_line import assert_refused, run
-from helpers.tiny_checkpoint import tiny_llama_config
+from helpers.tiny_checkpoint import tiny_llama_config, write_tiny_family
 from helpers.tiny_families import FAMILY_CHANGES
 from helpers.tiny_model import tiny_decoder
 
@@ -150,3 +150,11 @@ def test_the_table_names_every_model_and_form():
     assert len(weights.splitlines()) == len(totals.splitlines()) == 2 + len(SHAPES) * len(FORMS)
     assert len(caches.splitlines()) == 2 + 2 * len(SHAPES)
     assert "| llama-2-7b     | packed INT4 g128 |" in totals
+
+
+def test_a_model_with_experts_is_refused(tmp_path):
+    write_tiny_family(tmp_path / "model", "mixtral")
+    with pytest.raises(UnsupportedError, match="without experts; got MixtralForCausalLM with 4"):
+        run_experiment("memory", model=tmp_path / "model")
+    with pytest.raises(UnsupportedError, match="without experts; got MixtralForCausalLM with 4"):
+        run_experiment("alpha", model=tmp_path / "model")
