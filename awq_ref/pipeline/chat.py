@@ -15,7 +15,7 @@ import numpy as np
 from awq_ref.checks import require_between
 from awq_ref.dtypes import F32, I64
 from awq_ref.errors import RangeError
-from awq_ref.model import KVCache, new_cache
+from awq_ref.model import KVCache, must_reread, new_cache
 from awq_ref.pipeline.chat_format import ChatFormat, Message
 from awq_ref.pipeline.model import Model
 from awq_ref.text import GREEDY, Sampling, sampler
@@ -119,7 +119,7 @@ class ChatSession:
     @property
     def context(self) -> int:
         """Tokens that fit into the model's context."""
-        return self.model.config.max_position_embeddings
+        return self.model.config.context
 
     @property
     def cached_tokens(self) -> int:
@@ -221,7 +221,7 @@ class ChatSession:
         """Return the ids that the cache does not hold, at least the last one; the cache is cut to the others."""
         kept = common_prefix(self._ids[: self._cache.length], ids.tolist())
         kept = min(kept, len(ids) - 1)
-        if kept < self._cache.shortest:
+        if kept < self._cache.shortest or must_reread(self.model.config, self._cache.length, len(ids)):
             kept = 0
         self._cache = self._cache.truncated(kept)
         return ids[kept:]
@@ -241,6 +241,9 @@ class ChatSession:
     def _read(self, ids: I64) -> F32:
         """Return the logits that follow some more ids. An interrupt leaves a cache that is right, if shorter."""
         del self._ids[self._cache.length :]
+        if must_reread(self.model.config, self._cache.length, self._cache.length + len(ids)):
+            ids = np.array([*self._ids, *ids], dtype=np.int64)
+            self._ids, self._cache = [], self._cache.truncated(0)
         self._ids.extend(ids.tolist())  # first: what the cache does not know yet does not count
         logits, cache = self.model.decoder.forward(ids[None], self._cache, last_only=True)
         assert cache is not None  # one was given

@@ -160,6 +160,27 @@ def test_windows_that_have_dropped_columns_are_read_again(tmp_path, family):
         assert "".join(session.reply(text)) == want
 
 
+def test_a_rope_that_changes_with_the_length_is_read_again(tmp_path):
+    """longrope turns all keys otherwise once a text is longer than 12: within an answer, from turn to turn, and back."""
+    factors = {"short_factor": [1.0] * 8, "long_factor": [3.0 + i for i in range(8)]}
+    write_tiny_llama(
+        tmp_path,
+        eos_token_id=None,
+        original_max_position_embeddings=12,
+        rope_scaling={"type": "longrope", **factors},
+    )
+    model = load_model(tmp_path)
+    form = PlainFormat(model.tokenizer)
+    session = ChatSession(model, form, ChatSettings(max_new_tokens=9))
+    assert len(form.ids(said(("user", "abcd")))) < 12
+    for text in ("abcd", "ef"):
+        want = answer_of(model, form, [*session.messages, *said(("user", text))], 9)
+        assert "".join(session.reply(text)) == want
+    session.restart()
+    want = answer_of(model, form, said(("user", "abcd")), 9)
+    assert "".join(session.reply("abcd")) == want
+
+
 def test_equal_seeds_give_equal_conversations(model, plain):
     def conversation(seed):
         settings = ChatSettings(Sampling(1.5, repetition_penalty=1.2), max_new_tokens=8, seed=seed)
