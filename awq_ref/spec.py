@@ -18,7 +18,7 @@ from awq_ref.checks import (
     require_one_of,
     require_shape,
 )
-from awq_ref.dtypes import F16, F32, U8
+from awq_ref.dtypes import F16, F32, I64, U8
 from awq_ref.errors import RangeError
 
 BITS = (2, 3, 4, 8)
@@ -124,10 +124,14 @@ class Rounding:
 class QuantizedLinear:
     """One linear layer as integers: weight ~ (int_weight - zero_point) * scales, group by group.
 
-    int_weight : uint8, (out_features, in_features), values in [0, 2**bits - 1]
-    scales     : float16 or float32 (spec.scale_dtype), (out_features, n_groups), > 0, finite
-    zero_point : uint8, (out_features, n_groups), values in [0, 2**bits - 1]
-    bias       : float32 (out_features,) or None
+    int_weight  : uint8, (out_features, in_features), values in [0, 2**bits - 1]
+    scales      : float16 or float32 (spec.scale_dtype), (out_features, n_groups), finite; > 0 unless a file says else
+    zero_point  : uint8, (out_features, n_groups), values in [0, 2**bits - 1]
+    bias        : float32 (out_features,) or None
+    offset      : spec.scale_dtype, (out_features, n_groups), or None; what a file adds to int_weight * scales where
+                  it stores no zero points: they are 0 then (docs/decisions.md#stored-offsets)
+    input_order : int64 (in_features,) or None; column j of int_weight belongs to input input_order[j]
+                  (docs/decisions.md#groups-of-arbitrary-columns)
     """
 
     int_weight: U8
@@ -135,6 +139,8 @@ class QuantizedLinear:
     zero_point: U8
     spec: QuantSpec
     bias: F32 | None = None
+    offset: F16 | F32 | None = None
+    input_order: I64 | None = None
 
     def __post_init__(self) -> None:
         who = "QuantizedLinear"
@@ -151,6 +157,24 @@ class QuantizedLinear:
                 raise RangeError(f"{who}: {name} must be at most {self.spec.qmax}; got {int(codes.max())}.")
         if self.bias is not None:
             require_shape(who, "bias", self.bias, (self.out_features,))
+        self._check_stored()
+
+    def _check_stored(self) -> None:
+        """Check what only files of others have."""
+        who = "QuantizedLinear"
+        if self.offset is not None:
+            require_shape(who, "offset", self.offset, self.scales.shape)
+            require_dtype(who, "offset", self.offset, self.spec.scale_dtype)
+            if self.zero_point.any():
+                raise RangeError(
+                    f"{who}: zero_point must be 0 everywhere beside an offset; got {int(self.zero_point.max())}. "
+                    "Give one of the two."
+                )
+        if self.input_order is not None:
+            require_shape(who, "input_order", self.input_order, (self.in_features,))
+            require_dtype(who, "input_order", self.input_order, np.int64)
+            if not np.array_equal(np.sort(self.input_order), np.arange(self.in_features, dtype=np.int64)):
+                raise RangeError(f"{who}: input_order must hold each of 0 to {self.in_features - 1} once.")
 
     @property
     def out_features(self) -> int:

@@ -1,7 +1,7 @@
 """Checkpoints: named arrays and a configuration, in and out of a folder.
 
-    in     Checkpoint, TensorFile, read_json, read_quantization_config, demo_model_path, verify_folder,
-           resolve_model, model_name
+    in     Checkpoint, TensorFile, read_json, read_quantization_config, QuantizationConfig, Float8Config,
+           float8_e4m3_to_float32, spread_scales, demo_model_path, verify_folder, resolve_model, model_name
     out    require_new, new_folder, ShardWriter, write_json, write_text, copy_side_files, output_config,
            write_quantization_config, model_card, source_license
 
@@ -10,13 +10,14 @@ Arrays are stored as they come: packing integers into words is `awq_ref.pack`'s.
 
 from awq_ref.checkpoint.assets import demo_model_path, verify_folder
 from awq_ref.checkpoint.disk import write_json, write_text
+from awq_ref.checkpoint.float8 import float8_e4m3_to_float32, spread_scales
+from awq_ref.checkpoint.format_keys import Float8Config, Quantization, QuantizationConfig
 from awq_ref.checkpoint.header import TensorInfo
 from awq_ref.checkpoint.hub import model_name, resolve_model
 from awq_ref.checkpoint.model_card import model_card, source_license
 from awq_ref.checkpoint.quantization_config import (
     CONFIG_FORMATS,
     RECORD,
-    QuantizationConfig,
     output_config,
     read_quantization_config,
     write_quantization_config,
@@ -32,13 +33,16 @@ __all__ = [
     "MAX_SHARD_BYTES",
     "RECORD",
     "Checkpoint",
-    "ShardWriter",
+    "Float8Config",
+    "Quantization",
     "QuantizationConfig",
+    "ShardWriter",
     "TensorFile",
     "TensorInfo",
     "bfloat16_to_float32",
     "copy_side_files",
     "demo_model_path",
+    "float8_e4m3_to_float32",
     "float32_to_bfloat16",
     "model_card",
     "model_name",
@@ -49,6 +53,7 @@ __all__ = [
     "require_new",
     "resolve_model",
     "source_license",
+    "spread_scales",
     "verify_folder",
     "write_quantization_config",
     "write_json",

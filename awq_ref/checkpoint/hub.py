@@ -39,7 +39,13 @@ WANTED = (
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 # Folders hold exports for other programs; the two others are the same weights under other names, or not a model's.
 UNWANTED = ("*/*", "consolidated*", "adapter_*")
-WEIGHT_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".gguf", ".msgpack", ".h5", ".onnx", ".npz")
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
+WEIGHT_SUFFIXES = (*PICKLE_SUFFIXES, ".gguf", ".msgpack", ".h5", ".onnx", ".npz")
+PICKLED = (
+    "Pickles (.bin, .pt) can run code and are never read: load it with transformers where you trust it, write it with "
+    "save_pretrained(FOLDER), and give FOLDER. Or look for a copy in safetensors."
+)
+ELSEWHERE = "Take the model from which these were made: it has safetensors as a rule. GGUF is llama.cpp's."
 
 _PART = r"[A-Za-z0-9_](?:[\w.-]{0,94}[A-Za-z0-9_])?"
 _NAME = re.compile(rf"((?:{_PART}/)?{_PART})(?:@([\w.-]+(?:/[\w.-]+)*))?", re.ASCII)
@@ -128,10 +134,9 @@ def _require_safetensors(folder: Path, name: str, revision: str | None) -> None:
     except Exception as error:  # of requests, httpx or httpx2: the versions of the library differ
         raise _hub_error(name, revision, error) from error
     others = [file for file in files if file.endswith(WEIGHT_SUFFIXES)]
+    remedy = PICKLED if any(file.endswith(PICKLE_SUFFIXES) for file in others) else ELSEWHERE
     raise HubError(
-        f"{name}: must have its weights in *.safetensors; it has {', '.join(others[:3]) or 'no weights'}. Pickles "
-        "(.bin, .pt) can run code and are never read: load it with transformers where you trust it, write it with "
-        "save_pretrained(FOLDER), and give FOLDER. Or look for a copy in safetensors."
+        f"{name}: must have its weights in *.safetensors; it has {', '.join(others[:3]) or 'no weights'}. {remedy}"
     )
 
 

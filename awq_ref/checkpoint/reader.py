@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from awq_ref.checkpoint.declared import declared_quantization
 from awq_ref.checkpoint.header import TensorInfo
 from awq_ref.checkpoint.hub import resolve_model
 from awq_ref.checkpoint.near import missing_tensor
@@ -23,11 +24,26 @@ from awq_ref.dtypes import F32, U8, AnyArray
 from awq_ref.errors import DtypeError, FormatError, MissingTensorError, ShapeError
 
 CONFIG = "config.json"
-LEGACY_QUANT_CONFIG = "quant_config.json"  # beside config.json in checkpoints of AutoAWQ's first versions
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 _SHARD = re.compile(r"[^/\\]+\.safetensors")  # a name, no path
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+# What a folder without safetensors may hold -> why it is not loaded, and what to do
+OTHERS = {
+    "pickles": (
+        ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl"),
+        "which can run code and are not loaded. Convert them where you trust them: load them with transformers, or "
+        "with torch.load(FILE, weights_only=True), and write what comes with save_pretrained, or with "
+        f"safetensors.torch.save_file, as {SINGLE_FILE}",
+    ),
+    "GGUF": (
+        ("*.gguf",),
+        "which llama.cpp reads and awq_ref does not. Take the model in safetensors, from which it was made",
+    ),
+    "arrays of other programs": (
+        ("*.npz", "*.h5", "*.msgpack", "*.onnx"),
+        f"which are not read. Take the model in safetensors, or write it with save_pretrained as {SINGLE_FILE}",
+    ),
+}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -96,18 +112,20 @@ def _open_shards(folder: Path) -> dict[str, TensorFile]:
 
 
 def _open_files(folder: Path) -> dict[str, TensorFile]:
-    """Return the file of each tensor: from the single file if there is one, else by the index."""
+    """Return the file of each tensor: from the single file if there is one, by the index, or from the only file."""
     if (folder / SINGLE_FILE).is_file():
         single = TensorFile(folder / SINGLE_FILE)
         return dict.fromkeys(single.names, single)
     if (folder / INDEX_FILE).is_file():
         return _open_shards(folder)
-    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
-    if pickles:
-        raise FormatError(
-            f"{folder}: has weights only as pickles ({', '.join(pickles[:3])}), which can run code and are "
-            f"not loaded. Convert them: transformers' save_pretrained writes {SINGLE_FILE}."
-        )
+    only = sorted(folder.glob("*.safetensors"))
+    if len(only) == 1:  # AutoGPTQ's gptq_model-4bit-128g.safetensors, and the like
+        single = TensorFile(only[0])
+        return dict.fromkeys(single.names, single)
+    for kind, (patterns, remedy) in OTHERS.items():
+        found = sorted(path.name for pattern in patterns for path in folder.glob(pattern))
+        if found:
+            raise FormatError(f"{folder}: has weights only as {kind} ({', '.join(found[:3])}), {remedy}.")
     raise FormatError(f"{folder}: has neither {SINGLE_FILE} nor {INDEX_FILE}. Is the download complete?")
 
 
@@ -142,21 +160,14 @@ class Checkpoint:
 
     @property
     def quantization_config(self) -> dict[str, Any] | None:
-        """What the checkpoint says about its integers; None for a float one.
+        """What the checkpoint says about how its weights are stored; None for a float one.
 
         Raises
         ------
         FormatError
-            If it is not a JSON object.
+            If it is not a JSON object, or is said twice and differently (`declared_quantization`).
         """
-        found = self.config.get("quantization_config")
-        if found is None and (self.folder / LEGACY_QUANT_CONFIG).is_file():
-            return {"quant_method": "awq"} | read_json(self.folder / LEGACY_QUANT_CONFIG)
-        if found is not None and not isinstance(found, dict):
-            raise FormatError(
-                f"{self.folder / CONFIG}: quantization_config must be an object; got {type(found).__name__}."
-            )
-        return found
+        return declared_quantization(self.folder, self.config, read_json)
 
     def __contains__(self, name: object) -> bool:
         return name in self._files
@@ -178,7 +189,7 @@ class Checkpoint:
         return file.raw(stored)
 
     def read_stored(self, name: str) -> AnyArray:
-        """Return a tensor in the dtype it is stored in (bfloat16 as float32), values unchecked."""
+        """Return a tensor in the dtype it is stored in (bfloat16 and F8_E4M3 as float32), values unchecked."""
         file, stored = self._file(name)
         return file.read(stored)
 

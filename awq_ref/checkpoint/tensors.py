@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from awq_ref.checkpoint.disk import byte_view
+from awq_ref.checkpoint.float8 import float8_e4m3_to_float32
 from awq_ref.checkpoint.header import TensorInfo, read_header
 from awq_ref.checkpoint.near import missing_tensor
 from awq_ref.checkpoint.storage import FLOAT_DTYPES, STORAGE, bfloat16_to_float32
@@ -82,20 +83,22 @@ class TensorFile:
         )
 
     def read(self, name: str) -> AnyArray:
-        """Return a tensor in the dtype it is stored in, as an array of its own; bfloat16 as float32.
+        """Return a tensor in the dtype it is stored in, as an array of its own; bfloat16 and F8_E4M3 as float32.
 
         Raises
         ------
         MissingTensorError
             If the file has no such tensor.
         DtypeError
-            If NumPy has no such dtype (F8_E4M3, F8_E5M2).
+            If NumPy has no such dtype, and it is not bfloat16 or F8_E4M3 (F8_E5M2).
         FormatError
             If the file has become shorter since it was opened.
         """
         info = self.info(name)
         if info.dtype == "BF16":
             return self.read_float32(name)
+        if info.dtype == "F8_E4M3":
+            return float8_e4m3_to_float32(self.raw(name)).reshape(info.shape)
         words = STORAGE[info.dtype].words
         if words is None:
             raise DtypeError(

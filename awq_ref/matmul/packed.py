@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from awq_ref.checks import require_one_of
-from awq_ref.dtypes import F32, U8
+from awq_ref.dtypes import F32, I64, U8
 from awq_ref.errors import UnsupportedError
 from awq_ref.matmul.dense import as_tokens
 from awq_ref.matmul.planes import fits, pack_planes
@@ -43,6 +43,7 @@ class PackedLinear:
     in_features : int
     residency   : "packed" or "codes"
     n_threads   : int
+    input_order : int64 (in_features,) or None: column j of the weight meets feature input_order[j] of x
     """
 
     weight: Planes
@@ -50,6 +51,7 @@ class PackedLinear:
     in_features: int
     residency: Literal["packed", "codes"]
     n_threads: int
+    input_order: I64 | None = None
 
     @classmethod
     def from_quantized(
@@ -82,9 +84,10 @@ class PackedLinear:
         if why:
             raise UnsupportedError(f'PackedLinear: {why}. Use residency="codes".')
         planes = tuple(_by_segments(plane, linear.n_groups) for plane in pack_planes(linear.int_weight, bits))
-        weight = Planes(planes, linear.scales.T.copy(), linear.zero_point.T.copy(), bits)
+        offset = None if linear.offset is None else linear.offset.T.copy()
+        weight = Planes(planes, linear.scales.T.copy(), linear.zero_point.T.copy(), bits, offset)
         threads = 1 if linear.int_weight.size < THREADED_WEIGHTS else n_threads or default_threads()
-        return cls(weight, linear.bias, linear.in_features, residency, threads)
+        return cls(weight, linear.bias, linear.in_features, residency, threads, linear.input_order)
 
     @property
     def out_features(self) -> int:
@@ -93,10 +96,11 @@ class PackedLinear:
     @property
     def resident_bytes(self) -> int:
         arrays = [*self.weight.planes, self.weight.scales, self.weight.zero_point]
-        return sum(array.nbytes for array in arrays) + (0 if self.bias is None else self.bias.nbytes)
+        optional = (self.bias, self.weight.offset, self.input_order)
+        return sum(array.nbytes for array in (*arrays, *optional) if array is not None)
 
     def int_weight(self) -> U8:
-        """Return the codes, uint8 (out_features, in_features)."""
+        """Return the codes, uint8 (out_features, in_features), in the order in which they lie."""
         return unpack_rows(self.weight, 0, self.out_features)
 
     def __call__(self, x: F32) -> F32:
@@ -112,6 +116,8 @@ class PackedLinear:
             If x has another number of features.
         """
         tokens = as_tokens("PackedLinear", x, self.in_features)
+        if self.input_order is not None:
+            tokens = tokens[:, self.input_order]
         few = 0 < len(tokens) <= FEW_TOKENS
         y = self._multiply_few(tokens) if few else self._multiply_many(tokens)  # (tokens, out_features)
         if self.bias is not None:

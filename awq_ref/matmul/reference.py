@@ -13,7 +13,7 @@ import numpy as np
 from awq_ref.checks import require_dtype, require_shape
 from awq_ref.dtypes import F16, F32, U8, AnyFloat
 from awq_ref.matmul.planes import FIELDS, split_activations
-from awq_ref.quantize.affine import dequantize
+from awq_ref.quantize.affine import dequantize_linear
 from awq_ref.spec import QuantizedLinear
 
 
@@ -40,20 +40,27 @@ def matmul_reference(x: F32, linear: QuantizedLinear, *, dtype: Any = np.float32
     """
     require_dtype("matmul_reference", "x", x, np.float32)
     require_shape("matmul_reference", "x", x, (*x.shape[:-1], linear.in_features))
-    weight = dequantize(linear.int_weight, linear.scales, linear.zero_point)
+    weight = dequantize_linear(linear)
     y: AnyFloat = x.astype(dtype) @ weight.astype(dtype).T  # (..., out_features)
     return y if linear.bias is None else np.add(y, linear.bias, dtype=dtype)
 
 
 def packed_matmul_reference(
-    x: F32, planes: tuple[U8, ...], scales: F16 | F32, zero_point: U8, bits: int
+    x: F32,
+    planes: tuple[U8, ...],
+    scales: F16 | F32,
+    zero_point: U8,
+    bits: int,
+    offset: F16 | F32 | None = None,
 ) -> F32:
     """Multiply by packed weights with scales and zero points outside of the inner sum.
 
-    Equation [AWQ-10]  y_i = sum_g s_ig * ( sum_j q_ij x_j  -  z_ig * sum_j x_j ),  j running over group g
+    Equation [AWQ-10]  y_i = sum_g s_ig * ( sum_j q_ij x_j  -  z_ig * sum_j x_j )  +  o_ig * sum_j x_j,
+                             j running over group g
         q -> planes      fields of bytes; a code is the sum of its fields, each at its place
         s -> scales      (out_features, n_groups)
         z -> zero_point  (out_features, n_groups)
+        o -> offset      (out_features, n_groups), 0 if there is none
     Source: docs/equations.md#awq-10.
 
     The weights are never put back in order: each field is cut out with an AND and a shift, and the
@@ -68,6 +75,7 @@ def packed_matmul_reference(
     zero_point : uint8 array, shape (out_features, n_groups)
     bits : int
         2, 3, 4 or 8.
+    offset : float16 or float32 array, shape (out_features, n_groups), or None
 
     Returns
     -------
@@ -92,5 +100,8 @@ def packed_matmul_reference(
             values = (fields << place).astype(np.float32)
             dots += np.einsum("ogn,gnt->tog", values, x_k.reshape(n_groups, -1, n_tokens))
     x_sums = x.reshape(n_tokens, 1, n_groups, -1).sum(axis=-1)  # (T, 1, G)
-    y: F32 = (scales.astype(np.float32) * (dots - zero_point * x_sums)).sum(axis=-1)  # (T, O)
+    terms = scales.astype(np.float32) * (dots - zero_point * x_sums)  # (T, O, G)
+    if offset is not None:
+        terms += offset * x_sums
+    y: F32 = terms.sum(axis=-1)  # (T, O)
     return y

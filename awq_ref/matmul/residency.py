@@ -31,8 +31,9 @@ def to_operator(
     ----------
     linear : QuantizedLinear
     residency : "packed", "codes" or "dense"
-        "packed" becomes "codes" where the group size does not fit the planes (why_not_packed says why); the
-        operator's own .residency tells which it is.
+        "packed" becomes "codes" where the group size does not fit the planes (why_not_packed says why); both become
+        "dense" where every weight has a scale of its own, for nothing would be saved. The operator's own
+        .residency tells which it is.
     n_threads : int or None
         Threads for a large packed layer; None: one per processor this process may use.
 
@@ -46,7 +47,7 @@ def to_operator(
         If residency is another word.
     """
     require_one_of("to_operator", "residency", residency, RESIDENCIES)
-    if residency == "dense":
+    if residency == "dense" or linear.group_size == 1:
         return DenseLinear(dequantize_linear(linear), linear.bias)
     if residency == "packed" and why_not_packed(linear):
         residency = "codes"

@@ -40,12 +40,14 @@ class Planes:
     scales     : float16 or float32, (n_groups, out_features)
     zero_point : uint8, (n_groups, out_features)
     bits       : width of the codes as they are held: 2, 3, 4 or 8
+    offset     : float16 or float32, (n_groups, out_features), or None
     """
 
     planes: tuple[U8, ...]
     scales: F16 | F32
     zero_point: U8
     bits: int
+    offset: F16 | F32 | None = None
 
     @property
     def n_groups(self) -> int:
@@ -146,6 +148,8 @@ def multiply_factored(x: list[F32], x_sums: F32, weight: Planes, y: F32, start: 
         for plane, (field_bits, _), x_plane in zip(weight.planes, FIELDS[weight.bits], x, strict=True):
             dots += _dots(plane[:, rows], field_bits, x_plane, tile, weight.n_groups)
         dots *= weight.scales[:, rows, None]
+        if weight.offset is not None:
+            dots += weight.offset[:, rows, None] * x_sums
         np.add.reduce(dots, axis=0, out=y[rows])  # (rows, T)
 
 
@@ -166,6 +170,8 @@ def dequantize_rows(weight: Planes, tile: F32, start: int, stop: int) -> None:
         np.copyto(part, unpack_rows(weight, first, last).reshape(part.shape))  # (rows, n_groups, group_size)
         part -= weight.zero_point[:, first:last].T.astype(np.float32)[:, :, None]  # exact
         part *= weight.scales[:, first:last].T.astype(np.float32)[:, :, None]  # the one rounding
+        if weight.offset is not None:
+            part += weight.offset[:, first:last].T[:, :, None]
 
 
 def _fill(weight: Planes, tile: F32, offset: int, start: int, stop: int) -> None:

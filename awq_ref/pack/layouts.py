@@ -7,17 +7,19 @@
 
 A bias is no part of a layout: whoever writes the file stores it beside the tensors.
 To add a layout: a module with its two functions, a row here, its golden words in the tests.
-Sources: AutoAWQ ("gemm"); compressed-tensors ("pack-quantized").
+Sources: AutoAWQ ("gemm", "gemv", "gemv_fast"); llm-awq; AutoGPTQ and GPTQModel ("gptq", "gptq_v2");
+compressed-tensors ("pack-quantized"); MLX.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from awq_ref.checks import require_one_of
 from awq_ref.dtypes import AnyArray
 from awq_ref.errors import FormatError, UnsupportedError
-from awq_ref.pack import gemm, pack_quantized
-from awq_ref.spec import QuantizedLinear, QuantSpec
+from awq_ref.pack import gemm, gemv, gemv_fast, gptq, mlx, pack_quantized
+from awq_ref.spec import BITS, QuantizedLinear, QuantSpec
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,9 @@ class Layout:
     tensor_names   spec -> the tensor names' ends that it writes and requires
     obstacle       (out_features, in_features, spec) -> why this linear does not fit, or None
     pack, unpack   the two directions
+    scales         the end of the name of its scales, whose dtype is the spec's scale_dtype
+    optional       ends of names that may be there as well
+    holds          which of the optional fields of a QuantizedLinear it can write: offset, input_order
     """
 
     name: str
@@ -37,6 +42,9 @@ class Layout:
     obstacle: Callable[[int, int, QuantSpec], str | None]
     pack: Callable[[QuantizedLinear], dict[str, AnyArray]]
     unpack: Callable[[Mapping[str, AnyArray], QuantSpec], QuantizedLinear]
+    scales: str = "scales"
+    optional: tuple[str, ...] = ()
+    holds: tuple[str, ...] = ()
 
     def why_not(self, out_features: int, in_features: int, spec: QuantSpec) -> str | None:
         """Return the reason why this layout cannot hold such a linear, or None if it can."""
@@ -46,19 +54,60 @@ class Layout:
             return f"in_features={in_features} is no multiple of group_size={spec.group_size}"
         return self.obstacle(out_features, in_features, spec)
 
+    def no_place_for(self, linear: QuantizedLinear) -> str | None:
+        """Return the field of a linear that the layout cannot write, or None."""
+        fields = ("offset", "input_order")
+        return next((f for f in fields if getattr(linear, f) is not None and f not in self.holds), None)
+
+
+def _fast(name: str, zeros: str) -> Layout:
+    """Return the row of a layout of 16-bit words, whose scaled zero points go by this name."""
+    return Layout(
+        name,
+        (4,),
+        partial(gemv_fast.tensor_names, zeros=zeros),
+        partial(gemv_fast.obstacle, name=name),
+        partial(gemv_fast.pack, zeros=zeros),
+        partial(gemv_fast.unpack, name=name, zeros=zeros),
+        holds=("offset",),
+    )
+
+
+def _gptq(name: str, stored_less: int) -> Layout:
+    """Return the row of a layout of GPTQ, which stores zero points less so much."""
+    return Layout(
+        name,
+        BITS,
+        gptq.tensor_names,
+        partial(gptq.obstacle, name=name),
+        partial(gptq.pack, stored_less=stored_less),
+        partial(gptq.unpack, name=name, stored_less=stored_less),
+        optional=("g_idx",),
+        holds=("input_order",),
+    )
+
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
         Layout("gemm", (4,), gemm.tensor_names, gemm.obstacle, gemm.pack, gemm.unpack),
+        Layout("gemv", (4,), gemv.tensor_names, gemv.obstacle, gemv.pack, gemv.unpack),
+        _fast("gemv_fast", "qzeros"),
+        _fast("llm-awq", "scaled_zeros"),
+        _gptq("gptq", 1),
+        _gptq("gptq_v2", 0),
         Layout(
             "pack-quantized",
-            (2, 3, 4, 8),
+            BITS,
             pack_quantized.tensor_names,
             pack_quantized.obstacle,
             pack_quantized.pack,
             pack_quantized.unpack,
+            scales="weight_scale",
+            optional=("weight_g_idx",),
+            holds=("input_order",),
         ),
+        Layout("mlx", BITS, mlx.tensor_names, mlx.obstacle, mlx.pack, mlx.unpack, holds=("offset",)),
     )
 }
 
@@ -88,17 +137,16 @@ def pack_linear(linear: QuantizedLinear, layout: str) -> dict[str, AnyArray]:
     Returns
     -------
     tensors : dict of str to array
-        Keyed by the end of the tensor's name:
-        gemm: qweight int32 (in, out / 8), qzeros int32 (n_groups, out / 8), scales float16 (n_groups, out);
-        pack-quantized: weight_packed int32 (out, ceil(in * bits / 32)), weight_scale (out, n_groups),
-        weight_zero_point int32 (ceil(out * bits / 32), n_groups) unless symmetric, weight_shape int64 (2,).
+        Keyed by the end of the tensor's name, as docs/layouts.md lists them; gemm: qweight int32 (in, out / 8), qzeros
+        int32 (n_groups, out / 8), scales float16 (n_groups, out).
 
     Raises
     ------
     RangeError
         If layout is not a key of LAYOUTS.
     UnsupportedError
-        If the layout cannot hold this linear; the message says why.
+        If the layout cannot hold this linear, or has no place for its offset or the order of its inputs; the message
+        says why.
     FormatError
         If a symmetric linear has a zero point other than 2**(bits-1).
     """
@@ -109,9 +157,15 @@ def pack_linear(linear: QuantizedLinear, layout: str) -> dict[str, AnyArray]:
         raise UnsupportedError(
             f"{who}: the layout must be able to hold the linear; {reason}. Try another layout."
         )
-    if linear.spec.symmetric and (linear.zero_point != linear.spec.symmetric_zero_point).any():
+    field = LAYOUTS[layout].no_place_for(linear)
+    if field is not None:
+        raise UnsupportedError(
+            f"{who}: {layout} has no place for the {field} of a linear. Try a layout that has it, or quantize anew."
+        )
+    middle = linear.spec.symmetric_zero_point
+    if linear.spec.symmetric and linear.offset is None and (linear.zero_point != middle).any():
         raise FormatError(
-            f"{who}: a symmetric linear must have the zero point {linear.spec.symmetric_zero_point}; "
+            f"{who}: a symmetric linear must have the zero point {middle}; "
             f"got {linear.zero_point.min()} to {linear.zero_point.max()}. Describe it as asymmetric."
         )
     return LAYOUTS[layout].pack(linear)
@@ -150,7 +204,8 @@ def unpack_linear(tensors: Mapping[str, AnyArray], spec: QuantSpec, layout: str)
             f"{who}: {layout} must have {' or '.join(map(str, row.bits))} bits; got {spec.bits}."
         )
     names = row.tensor_names(spec)
-    missing, unknown = sorted(set(names) - set(tensors)), sorted(set(tensors) - set(names))
+    missing = sorted(set(names) - set(tensors))
+    unknown = sorted(set(tensors) - set(names) - set(row.optional))
     if missing or unknown:
         raise FormatError(
             f"{who}: {layout} must have the tensors {', '.join(names)}; "

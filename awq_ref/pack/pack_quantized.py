@@ -6,6 +6,7 @@
     weight_scale       float (out_features, n_groups)
     weight_zero_point  int32 (ceil(out_features * bits / 32), n_groups)      each column a dense bit stream
     weight_shape       int64 (2,) = out_features, in_features
+    weight_g_idx       int32 (in_features,)                                  the group of each input, if not neighbours
 
 The format thinks in signed codes, -2**(bits-1) to 2**(bits-1) - 1, and stores code + 2**(bits-1): exactly our
 unsigned codes and zero points. A symmetric linear has the signed zero point 0 and no weight_zero_point.
@@ -19,6 +20,7 @@ import numpy as np
 from awq_ref.dtypes import I32, U8, AnyArray
 from awq_ref.errors import FormatError
 from awq_ref.pack.bitstream import pack_bitstream, unpack_bitstream, words_for
+from awq_ref.pack.group_index import index_of, regroup
 from awq_ref.pack.tensor_checks import groups_of, require_finite_scales, require_tensor
 from awq_ref.spec import QuantizedLinear, QuantSpec
 
@@ -47,15 +49,20 @@ def _unpack_columns(words: I32, bits: int, n_codes: int) -> U8:
 
 
 def pack(linear: QuantizedLinear) -> dict[str, AnyArray]:
-    """Return weight_packed, weight_scale, weight_zero_point (unless symmetric) and weight_shape."""
-    bits = linear.spec.bits
+    """Return weight_packed, weight_scale, weight_shape; weight_zero_point unless symmetric, weight_g_idx if ordered."""
+    bits, codes = linear.spec.bits, linear.int_weight
+    if linear.input_order is not None:
+        codes = np.empty_like(codes)
+        codes[:, linear.input_order] = linear.int_weight
     tensors: dict[str, AnyArray] = {
-        "weight_packed": pack_bitstream(linear.int_weight, bits=bits),
+        "weight_packed": pack_bitstream(codes, bits=bits),
         "weight_scale": linear.scales.copy(),
     }
     if not linear.spec.symmetric:
         tensors["weight_zero_point"] = _pack_columns(linear.zero_point, bits)
     tensors["weight_shape"] = np.array([linear.out_features, linear.in_features], dtype=np.int64)
+    if linear.input_order is not None:
+        tensors["weight_g_idx"] = index_of(linear)
     return tensors
 
 
@@ -85,4 +92,5 @@ def unpack(tensors: Mapping[str, AnyArray], spec: QuantSpec) -> QuantizedLinear:
         )
         zero_point = _unpack_columns(words, spec.bits, out_features)
     int_weight = unpack_bitstream(packed, bits=spec.bits, n_codes=in_features)
-    return QuantizedLinear(int_weight, scales.copy(), zero_point, spec)
+    index = tensors.get("weight_g_idx")
+    return regroup(int_weight, scales.copy(), zero_point, spec, index=index, layout=NAME, name="weight_g_idx")

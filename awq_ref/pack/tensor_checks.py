@@ -4,6 +4,7 @@
     require_tensor          dtype and shape
     require_finite_scales   no NaN, no infinity
     require_symmetric       every zero point is the middle of the grid
+    require_possible        the layout can hold a linear of this size
 
 Each takes the layout's name and the tensor's name first.
 """
@@ -57,4 +58,12 @@ def require_symmetric(layout: str, name: str, zero_point: U8, spec: QuantSpec) -
         raise FormatError(
             f"{layout}: {name} must be {spec.symmetric_zero_point} everywhere in a symmetric file; "
             f"got {zero_point.min()} to {zero_point.max()}. Read it as asymmetric."
+        )
+
+
+def require_possible(layout: str, reason: str | None, spec: QuantSpec) -> None:
+    """Raise FormatError if a layout that cannot hold such a linear is said to hold one; reason is its obstacle."""
+    if reason is not None:
+        raise FormatError(
+            f"{layout}: {reason}. Check the configuration's version and group_size ({spec.group_size})."
         )

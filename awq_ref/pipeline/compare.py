@@ -10,20 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from awq_ref.checkpoint import RECORD, Checkpoint, QuantizationConfig, model_name, read_quantization_config
-from awq_ref.dtypes import F32
+import numpy as np
+
+from awq_ref.checkpoint import RECORD, Checkpoint, QuantizationConfig, model_name
+from awq_ref.dtypes import F32, AnyFloat
 from awq_ref.errors import ShapeError, UnsupportedError
-from awq_ref.model import ModelConfig, block_prefix, model_linear_shapes
-from awq_ref.pipeline.load import (
+from awq_ref.model import ModelConfig, block_prefix, model_linear_shapes, stored_place
+from awq_ref.pipeline.load import open_tokenizer
+from awq_ref.pipeline.observation import ObservedBlock, located, observed_blocks, open_float
+from awq_ref.pipeline.plans import layer_plan
+from awq_ref.pipeline.reading import open_model
+from awq_ref.pipeline.stored import (
     check_complete,
     is_float,
-    open_tokenizer,
+    open_quantization,
+    read_norm,
     read_quantized_linear,
     read_weight,
 )
-from awq_ref.pipeline.observation import ObservedBlock, located, observed_blocks, open_float
-from awq_ref.pipeline.plans import layer_plan
-from awq_ref.pipeline.reading import open_model, read_norm
 from awq_ref.pipeline.stored_scales import ScaleSource, require_same_run, stored_folds
 from awq_ref.pipeline.texts import Calibration, calibration_windows
 from awq_ref.quantize import choose_grid, dequantize_linear, pseudo_quantize
@@ -101,7 +105,11 @@ def _open_pair(source: str | Path, quantized: str | Path, report: QuantizationRe
     _require_roles(original, other)
     original, config = open_float(original.folder)
     other, other_config = open_model(other.folder)
-    quantization = read_quantization_config(other.quantization_config or {})
+    quantization = open_quantization(other)
+    if not isinstance(quantization, QuantizationConfig):
+        raise UnsupportedError(
+            f"{WHO}: the second model must hold integers; {other.folder} holds float8 numbers."
+        )
     _require_same_shape(config, other_config)
     check_complete(other, other_config, quantization)
     if report is not None:
@@ -111,18 +119,29 @@ def _open_pair(source: str | Path, quantized: str | Path, report: QuantizationRe
     return _Pair(original, other, config, quantization, ScaleSource(report, scaled))
 
 
+def _steps(linear: QuantizedLinear, rounded: AnyFloat) -> tuple[AnyFloat, AnyFloat]:
+    """Return the steps of a stored linear and of plain rounding: by group, or by input if groups are not neighbours."""
+    delta: AnyFloat = np.abs(linear.scales)  # MLX has steps of both signs
+    if linear.input_order is None and delta.shape == rounded.shape:
+        return delta, rounded
+    by_input = np.empty(linear.int_weight.shape, dtype=delta.dtype)
+    order = slice(None) if linear.input_order is None else linear.input_order
+    by_input[:, order] = np.repeat(delta, linear.group_size, axis=1)
+    return by_input, np.repeat(rounded, linear.in_features // rounded.shape[1], axis=1)
+
+
 def _errors(pair: _Pair, weight: F32, name: str, statistics: Statistics, fold: LinearFold) -> LinearErrors:
     """Return the errors of one quantized linear; name is its full name."""
-    spec = pair.quantization.spec
-    delta = pair.integers(name).scales
+    spec = pair.quantization.spec_of(stored_place(pair.config, name)[0])
     with located(name):
+        delta, rounded = _steps(pair.integers(name), choose_grid(weight, spec=spec)[0])
         return linear_errors(
             weight,
             unfold(pair.stored(name), fold),
             pseudo_quantize(weight, spec=spec),
             statistics,
             delta=delta,
-            delta_rounded=choose_grid(weight, spec=spec)[0],
+            delta_rounded=rounded,
             fold=fold,
         )
 

@@ -8,13 +8,17 @@ import math
 from pathlib import Path
 from typing import Any
 
-from awq_ref.checkpoint import RECORD, QuantizationConfig, read_quantization_config
+from awq_ref.checkpoint import RECORD, Float8Config, Quantization, QuantizationConfig
 from awq_ref.errors import ShapeError
 from awq_ref.model import PAGE, ModelConfig, model_linear_shapes, model_tensor_shapes, outer_tensor_shapes
+from awq_ref.pack import LAYOUTS
 from awq_ref.pipeline.reading import open_model
+from awq_ref.pipeline.stored import open_quantization
 from awq_ref.report.memory import bits_per_weight, kv_cache_bytes, weight_bytes
 from awq_ref.report.tables import format_bytes, format_table
 from awq_ref.spec import QuantSpec
+
+OFFSET_BITS = 16  # of what layouts store in place of a zero point
 
 
 def folder_bytes(folder: str | Path, pattern: str = "*") -> int:
@@ -22,11 +26,16 @@ def folder_bytes(folder: str | Path, pattern: str = "*") -> int:
     return sum(path.stat().st_size for path in Path(folder).glob(pattern) if path.is_file())
 
 
-def mean_bits_per_weight(config: ModelConfig, spec: QuantSpec) -> float:
-    """Return the bits per weight of all linears of the blocks, scales and zero points counted."""
+def mean_bits_per_weight(config: ModelConfig, spec: QuantSpec, layout: str) -> float:
+    """Return the bits per weight of all linears of the blocks, scales and zero points (or offsets) counted."""
+    zeros = OFFSET_BITS if _has_offsets(layout) else None
     sizes = model_linear_shapes(config).values()
-    bits = sum(out * into * bits_per_weight(spec, into) for out, into in sizes)
+    bits = sum(out * into * bits_per_weight(spec, into, zero_point_bits=zeros) for out, into in sizes)
     return bits / sum(out * into for out, into in sizes)
+
+
+def _has_offsets(layout: str) -> bool:
+    return "offset" in LAYOUTS[layout].holds
 
 
 def _positions(config: ModelConfig) -> str:
@@ -73,16 +82,29 @@ def _architecture(config: ModelConfig) -> list[list[str]]:
     ]
 
 
-def _storage(config: ModelConfig, quantization: QuantizationConfig | None, folder: Path) -> list[list[str]]:
+def _mean_bits(config: ModelConfig, spec: QuantSpec, layout: str) -> str:
+    try:
+        mean = mean_bits_per_weight(config, spec, layout)
+    except ShapeError as error:  # the last group of a row is smaller
+        return f"unknown: {error}"
+    return f"{mean:.3f}, scales and {'offsets' if _has_offsets(layout) else 'zero points'} counted"
+
+
+def _storage(config: ModelConfig, quantization: Quantization | None, folder: Path) -> list[list[str]]:
     size = ["files", format_bytes(folder_bytes(folder, "*.safetensors"))]
     if quantization is None:
         return [["weights", f"float, {config.dtype}"], size]
+    if isinstance(quantization, Float8Config):
+        rows, columns = (size or "all" for size in quantization.block)
+        return [["weights", f"float8 (e4m3), a scale per {rows} x {columns} weights"], size]
     spec = quantization.spec
     group = "one group per row" if spec.group_size == -1 else f"group {spec.group_size}"
     kind = "symmetric" if spec.symmetric else "asymmetric"
+    others = len(quantization.overrides)
+    differing = f", {others} modules otherwise" if others else ""
     return [
-        ["weights", f"INT{spec.bits}, {group}, {kind}, layout {quantization.layout}"],
-        ["bits per weight", f"{mean_bits_per_weight(config, spec):.3f}, scales and zero points counted"],
+        ["weights", f"INT{spec.bits}, {group}, {kind}, layout {quantization.layout}{differing}"],
+        ["bits per weight", _mean_bits(config, spec, quantization.layout)],
         size,
     ]
 
@@ -99,7 +121,7 @@ def _record(record: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _memory(config: ModelConfig, spec: QuantSpec) -> list[list[str]]:
+def _memory(config: ModelConfig, spec: QuantSpec, offset_bytes: int) -> list[list[str]]:
     """Return the bytes in memory by residency."""
     shapes = [*model_linear_shapes(config).values()]
     outer = 4 * sum(math.prod(shape) for shape in outer_tensor_shapes(config).values())
@@ -113,7 +135,7 @@ def _memory(config: ModelConfig, spec: QuantSpec) -> list[list[str]]:
     )
     return [
         [residency, *map(format_bytes, (linears, outer, cache, linears + outer + cache))]
-        for residency, linears in weight_bytes(shapes, spec=spec).items()
+        for residency, linears in weight_bytes(shapes, spec=spec, offset_bytes=offset_bytes).items()
     ]
 
 
@@ -135,21 +157,23 @@ def describe_model(path: str | Path, *, tensors: bool = False) -> str:
         If it is a name on the hub and cannot be had from there.
     """
     checkpoint, config = open_model(path)
-    stored = checkpoint.quantization_config
-    quantization = None if stored is None else read_quantization_config(stored)
+    quantization = open_quantization(checkpoint)
     rows = _architecture(config) + _storage(config, quantization, checkpoint.folder)
     if quantization is not None:
         rows += _record(checkpoint.config.get(RECORD) or {})
     parts = [format_table(["what", "value"], rows, left=2)]
-    spec = QuantSpec() if quantization is None else quantization.spec
+    spec, offset_bytes = QuantSpec(), 0
+    if isinstance(quantization, QuantizationConfig):
+        spec = quantization.spec
+        offset_bytes = OFFSET_BITS // 8 if _has_offsets(quantization.layout) else 0
     try:
         headers = ["in memory as", "linears", "embedding, head", "KV cache, full context", "sum"]
         title = (
             ""
-            if quantization
+            if isinstance(quantization, QuantizationConfig)
             else "Quantized to INT4 with groups of 128 it would take (dense: as it is now):\n\n"
         )
-        parts.append(title + format_table(headers, _memory(config, spec)))
+        parts.append(title + format_table(headers, _memory(config, spec, offset_bytes)))
     except ShapeError as error:
         parts.append(f"No memory table: {error}")
     if tensors:

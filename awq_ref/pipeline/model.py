@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from awq_ref.checkpoint import QuantizationConfig
+from awq_ref.checkpoint import Quantization
 from awq_ref.dtypes import F32, AnyArray
 from awq_ref.errors import CorpusError
 from awq_ref.model import Decoder, ModelConfig
@@ -29,7 +29,7 @@ class Model:
 
     decoder: Decoder
     tokenizer: Tokenizer | None
-    quantization: QuantizationConfig | None
+    quantization: Quantization | None
     residency_note: str
     defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
 

@@ -41,12 +41,12 @@ from awq_ref.model import (
     make_context,
     mlp_forward,
     mlp_input,
-    model_tensor_shapes,
     normed,
 )
 from awq_ref.pipeline.load import open_tokenizer, read_block
 from awq_ref.pipeline.plans import layer_plan
 from awq_ref.pipeline.reading import open_model, read_entrance
+from awq_ref.pipeline.stored import check_complete
 from awq_ref.pipeline.texts import Calibration, calibration_windows
 from awq_ref.report.progress import progress
 from awq_ref.search import Recipe, routed_sites, site_inputs
@@ -80,7 +80,7 @@ def open_float(path: str | Path) -> tuple[Checkpoint, ModelConfig]:
         raise UnsupportedError(
             f"{path}: must be a float checkpoint; it is quantized already. Start from its original."
         )
-    checkpoint.check_complete(model_tensor_shapes(config))
+    check_complete(checkpoint, config, None)
     return checkpoint, config
 
 

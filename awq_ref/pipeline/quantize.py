@@ -209,7 +209,7 @@ def quantize_model(
         Weights of a row that share a scale; divides in_features of every linear. -1: the whole row.
     symmetric : bool
         No zero points.
-    layout : "gemm" or "pack-quantized", optional
+    layout : a key of `awq_ref.pack.LAYOUTS`, optional
         By default gemm (the AWQ format of transformers, vLLM, SGLang) where it can hold the model.
     calibration : files (Path), texts (str), ids (windows, seq), or None
         None: the calibration part of the standard library's source.
@@ -284,7 +284,7 @@ def quantize_model(
             layout=job.layout,
             calibration=seen if chosen.searches else {},
             layers=layers,
-            bits_per_weight=mean_bits_per_weight(config, spec),
+            bits_per_weight=mean_bits_per_weight(config, spec, job.layout),
         )
         write_papers(checkpoint, config, folder, Path(destination).name, report)
     return replace(report, seconds=time.perf_counter() - started)

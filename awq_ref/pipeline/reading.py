@@ -1,18 +1,17 @@
 """What a checkpoint holds outside of its linears, in the decoder's terms.
 
 open_model      a folder, or a name on the hub -> checkpoint, under its family's names, and configuration
-read_rows       some rows of a tensor
-read_norm       what a norm multiplies by, or adds
 read_entrance   what stands between embedding and blocks
 read_decoder    blocks -> the whole decoder
 """
 
 from pathlib import Path
 
-from awq_ref.checkpoint import Checkpoint
-from awq_ref.dtypes import F32, I64
+from awq_ref.checkpoint import Checkpoint, Quantization
+from awq_ref.dtypes import F32
 from awq_ref.matmul import DenseLinear
-from awq_ref.model import Block, Decoder, Entrance, ModelConfig, norm_tensor
+from awq_ref.model import Block, Decoder, Entrance, ModelConfig
+from awq_ref.pipeline.stored import read_norm, read_table
 
 
 def open_model(path: str | Path) -> tuple[Checkpoint, ModelConfig]:
@@ -30,20 +29,6 @@ def open_model(path: str | Path) -> tuple[Checkpoint, ModelConfig]:
         head = f"{config.family.lm_head}."
         checkpoint = checkpoint.renamed(lambda name: name if name.startswith(head) else prefix + name)
     return checkpoint, config
-
-
-def read_rows(checkpoint: Checkpoint, name: str, rows: slice | I64) -> F32:
-    """Read some rows of a tensor: a part, of which nothing else is read, or by their numbers."""
-    return checkpoint.read(name, rows=rows) if isinstance(rows, slice) else checkpoint.read(name)[rows]
-
-
-def read_norm(checkpoint: Checkpoint, config: ModelConfig, name: str) -> F32:
-    """Read what a norm multiplies by: its weight, plus 1 in families that store the distance from 1.
-
-    Of a name that ends with ".bias": what it adds.
-    """
-    values, offset = checkpoint.read(norm_tensor(name)), config.family.norm_offset
-    return values + offset if offset and not name.endswith(".bias") else values
 
 
 def _norm_and_bias(checkpoint: Checkpoint, config: ModelConfig, name: str) -> tuple[F32 | None, F32 | None]:
@@ -66,11 +51,14 @@ def read_entrance(checkpoint: Checkpoint, config: ModelConfig) -> Entrance:
     return Entrance(table, project, *_norm_and_bias(checkpoint, config, family.embed_norm))
 
 
-def read_decoder(checkpoint: Checkpoint, config: ModelConfig, blocks: list[Block]) -> Decoder:
+def read_decoder(
+    checkpoint: Checkpoint, config: ModelConfig, blocks: list[Block], quantization: Quantization | None
+) -> Decoder:
     """Read what stands before and after the blocks, and put the decoder together."""
     family = config.family
-    embed_tokens = checkpoint.read(f"{family.embed_tokens}.weight")
-    head = embed_tokens if config.tie_word_embeddings else checkpoint.read(f"{family.lm_head}.weight")
+    embed_tokens = read_table(checkpoint, config, family.embed_tokens, quantization)
+    tied = config.tie_word_embeddings
+    head = embed_tokens if tied else read_table(checkpoint, config, family.lm_head, quantization)
     head_bias = checkpoint.read(f"{family.lm_head}.bias") if family.head_bias else None
     norm, norm_bias = _norm_and_bias(checkpoint, config, family.final_norm)
     return Decoder(

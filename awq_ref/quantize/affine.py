@@ -99,13 +99,14 @@ def quantize(weight: F32, scales: F16 | F32, zero_point: U8, *, spec: QuantSpec)
     return int_weight
 
 
-def dequantize(int_weight: U8, scales: F16 | F32, zero_point: U8) -> F32:
+def dequantize(int_weight: U8, scales: F16 | F32, zero_point: U8, offset: F16 | F32 | None = None) -> F32:
     """Return the weight that codes stand for.
 
-    Equation [AWQ-4]  w_hat = (q - z) * delta
+    Equation [AWQ-4]  w_hat = (q - z) * delta + o
         q      -> int_weight    (out_features, in_features)
         z      -> zero_point    (out_features, n_groups)
         delta  -> scales        (out_features, n_groups)
+        o      -> offset        (out_features, n_groups), 0 if there is none
     Source: Lin et al. 2023, arXiv:2306.00978, section 3; docs/equations.md#awq-4.
 
     Parameters
@@ -113,6 +114,7 @@ def dequantize(int_weight: U8, scales: F16 | F32, zero_point: U8) -> F32:
     int_weight : uint8 array, shape (out_features, in_features)
     scales : float16 or float32 array, shape (out_features, n_groups)
     zero_point : uint8 array, shape (out_features, n_groups)
+    offset : float16 or float32 array, shape (out_features, n_groups), or None
 
     Returns
     -------
@@ -121,14 +123,15 @@ def dequantize(int_weight: U8, scales: F16 | F32, zero_point: U8) -> F32:
     Raises
     ------
     DtypeError
-        If codes or zero points are not uint8, or scales neither float16 nor float32.
+        If codes or zero points are not uint8, or scales or offset neither float16 nor float32.
     ShapeError
         If an array is not 2-D, the grid's arrays differ in shape, or n_groups does not divide in_features.
 
     Notes
     -----
     Numerics: the difference is exact, the product is rounded once to float32. With a float16 scale even the
-    product is exact: 8 bits times 11 fit into 24. A code equal to the zero point gives +0.0.
+    product is exact: 8 bits times 11 fit into 24. A code equal to the zero point gives +0.0. An offset is
+    added to the rounded product, and the sum rounded once more.
 
     Examples
     --------
@@ -144,6 +147,9 @@ def dequantize(int_weight: U8, scales: F16 | F32, zero_point: U8) -> F32:
     require_dtype(who, "scales", scales, np.float16, np.float32)
     require_shape(who, "scales", scales, (int_weight.shape[0], None))
     require_shape(who, "zero_point", zero_point, scales.shape)
+    if offset is not None:
+        require_shape(who, "offset", offset, scales.shape)
+        require_dtype(who, "offset", offset, np.float16, np.float32)
     n_groups = scales.shape[1]
     if n_groups == 0 or int_weight.shape[1] % n_groups:
         raise ShapeError(
@@ -158,6 +164,8 @@ def dequantize(int_weight: U8, scales: F16 | F32, zero_point: U8) -> F32:
         np.copyto(tile, split_groups(int_weight[rows], n_groups))
         tile -= z[rows]
         tile *= delta[rows]
+        if offset is not None:
+            tile += offset[rows, :, None]
     return weight
 
 
@@ -195,5 +203,13 @@ def quantize_linear(
 
 
 def dequantize_linear(linear: QuantizedLinear) -> F32:
-    """Return a quantized linear's weight, float32 (out_features, in_features): `dequantize` of its fields."""
-    return dequantize(linear.int_weight, linear.scales, linear.zero_point)
+    """Return a quantized linear's weight, float32 (out_features, in_features): `dequantize` of its fields.
+
+    Its columns are in the order of the inputs, whatever the order in which the integers lie.
+    """
+    weight = dequantize(linear.int_weight, linear.scales, linear.zero_point, linear.offset)
+    if linear.input_order is None:
+        return weight
+    ordered = np.empty_like(weight)
+    ordered[:, linear.input_order] = weight
+    return ordered

@@ -56,11 +56,14 @@ def bits_per_weight(spec: QuantSpec, in_features: int, *, zero_point_bits: int |
     return spec.bits + (scale_bits + zero_point_bits) / group_size
 
 
-def linear_parts(out_features: int, in_features: int, *, spec: QuantSpec, residency: str) -> dict[str, int]:
+def linear_parts(
+    out_features: int, in_features: int, *, spec: QuantSpec, residency: str, offset_bytes: int = 0
+) -> dict[str, int]:
     """Return the bytes that one linear without bias keeps in memory, as codes, scales and zero_points.
 
     packed: bits per weight, a scale and a uint8 zero point per group; codes: a byte per weight instead;
-    dense: float32 weights alone, counted as codes.
+    dense: float32 weights alone, counted as codes. offset_bytes, of a float that some layouts have for each group,
+    count as zero_points.
 
     Raises
     ------
@@ -85,16 +88,21 @@ def linear_parts(out_features: int, in_features: int, *, spec: QuantSpec, reside
     return {
         "codes": code_bytes,
         "scales": n_groups * np.dtype(spec.scale_dtype).itemsize,
-        "zero_points": n_groups * ZERO_POINT_BYTES,
+        "zero_points": n_groups * (ZERO_POINT_BYTES + offset_bytes),
     }
 
 
-def linear_bytes(out_features: int, in_features: int, *, spec: QuantSpec, residency: str) -> int:
+def linear_bytes(
+    out_features: int, in_features: int, *, spec: QuantSpec, residency: str, offset_bytes: int = 0
+) -> int:
     """Return the bytes that one linear without bias keeps in memory: the sum of `linear_parts`."""
-    return sum(linear_parts(out_features, in_features, spec=spec, residency=residency).values())
+    parts = linear_parts(out_features, in_features, spec=spec, residency=residency, offset_bytes=offset_bytes)
+    return sum(parts.values())
 
 
-def weight_bytes(shapes: Iterable[tuple[int, int]], *, spec: QuantSpec) -> dict[str, int]:
+def weight_bytes(
+    shapes: Iterable[tuple[int, int]], *, spec: QuantSpec, offset_bytes: int = 0
+) -> dict[str, int]:
     """Return the bytes of linears in memory for every residency, in the order packed, codes, dense.
 
     Parameters
@@ -102,6 +110,8 @@ def weight_bytes(shapes: Iterable[tuple[int, int]], *, spec: QuantSpec) -> dict[
     shapes : iterable of (out_features, in_features)
         One per linear of the model, all blocks.
     spec : QuantSpec
+    offset_bytes : int
+        Bytes of a float per group, where a layout has one beside the scale.
 
     Raises
     ------
@@ -110,7 +120,10 @@ def weight_bytes(shapes: Iterable[tuple[int, int]], *, spec: QuantSpec) -> dict[
     """
     shapes = list(shapes)
     return {
-        residency: sum(linear_bytes(out, into, spec=spec, residency=residency) for out, into in shapes)
+        residency: sum(
+            linear_bytes(out, into, spec=spec, residency=residency, offset_bytes=offset_bytes)
+            for out, into in shapes
+        )
         for residency in RESIDENCIES
     }
 

@@ -9,9 +9,9 @@ from awq_ref.checkpoint import Checkpoint
 from awq_ref.errors import MissingTensorError
 from awq_ref.model import FAMILIES, ModelConfig, model_linear_shapes
 from awq_ref.pipeline import compare_models, describe_model
-from awq_ref.pipeline.load import read_quantized_linear
 from awq_ref.pipeline.outliers import grow_outliers
 from awq_ref.pipeline.plans import layer_plan
+from awq_ref.pipeline.stored import read_quantized_linear
 from awq_ref.quantize import dequantize_linear
 
 IDS = np.random.default_rng(5).integers(0, 250, (4, 32))

@@ -19,7 +19,8 @@ float32 are exact. The two sums may cancel: the bound carries q + z where the re
 rounded into the weight first, k = n + 2 (n - 1 additions and a product, the weight's own rounding, the bias) and
     |y_hat - y| <= gamma_k ( sum_j |q_j - z| s |x_j|  +  |b| ).
 The float64 product is off by gamma_(n+2) of float64, which one more unit in k covers for n < 2**28. Underflow is
-left out: x is 0 or at least 2**-100 in magnitude.
+left out: x is 0 or at least 2**-100 in magnitude. An offset per group is one term more, o sum(x), and one addition to
+every other: k grows by 1, and s (q + z) and s |q - z| by |o|.
 """
 
 import numpy as np
@@ -48,21 +49,37 @@ def _bias(linear: QuantizedLinear) -> F64:
 def exact_product(x: NDArray, linear: QuantizedLinear) -> F64:
     steps = linear.int_weight.astype(np.float64) - _by_weight(linear.zero_point, linear)
     weight = steps * _by_weight(linear.scales, linear)  # exact: 9 bits times at most 24
-    return x.astype(np.float64) @ weight.T + _bias(linear)
+    weight += _offset(linear)
+    return in_order(x, linear).astype(np.float64) @ weight.T + _bias(linear)
+
+
+def in_order(x: NDArray, linear: QuantizedLinear) -> NDArray:
+    """The activations as the columns of the integers meet them."""
+    return x if linear.input_order is None else np.stack([x[:, i] for i in linear.input_order], axis=1)
+
+
+def _offset(linear: QuantizedLinear) -> F64:
+    if linear.offset is None:
+        return np.zeros(linear.int_weight.shape, dtype=np.float64)
+    return _by_weight(linear.offset, linear)
 
 
 def factored_bound(x: NDArray, linear: QuantizedLinear) -> F64:
     n_planes = 2 if linear.spec.bits == 3 else 1
-    k = linear.group_size + linear.n_groups + n_planes + 2
+    k = linear.group_size + linear.n_groups + n_planes + 2 + (linear.offset is not None)
     weight = linear.int_weight.astype(np.float64) + _by_weight(linear.zero_point, linear)
-    weight *= _by_weight(linear.scales, linear)
-    return gamma(k) * (np.abs(x).astype(np.float64) @ weight.T + np.abs(_bias(linear)))
+    weight *= np.abs(_by_weight(linear.scales, linear))
+    weight += np.abs(_offset(linear))
+    x = np.abs(in_order(x, linear)).astype(np.float64)
+    return gamma(k) * (x @ weight.T + np.abs(_bias(linear)))
 
 
 def dequantized_bound(x: NDArray, linear: QuantizedLinear) -> F64:
     steps = linear.int_weight.astype(np.float64) - _by_weight(linear.zero_point, linear)
-    weight = np.abs(steps) * _by_weight(linear.scales, linear)
-    return gamma(linear.in_features + 3) * (np.abs(x).astype(np.float64) @ weight.T + np.abs(_bias(linear)))
+    weight = np.abs(steps * _by_weight(linear.scales, linear)) + np.abs(_offset(linear))
+    x = np.abs(in_order(x, linear)).astype(np.float64)
+    k = linear.in_features + 3 + (linear.offset is not None)
+    return gamma(k) * (x @ weight.T + np.abs(_bias(linear)))
 
 
 def random_linear(

@@ -5,9 +5,12 @@ group_kinds         one group of weights of a named kind (GROUPS)
 weights             (out, in) float32 whose groups are of mixed kinds, together with the spec
 activations         (tokens, in) float32 with a few outlier channels
 quantized_linears   QuantizedLinear with free codes, scales and zero points: no quantizer was involved
+with_offsets        the same with a float per group in place of zero points, and scales of both signs
+with_orders         the same with its inputs in any order
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -117,3 +120,29 @@ def quantized_linears(
         zero_point[:] = chosen.symmetric_zero_point
     scales = (2.0 ** rng.uniform(-12, 2, (rows, groups))).astype(chosen.scale_dtype)
     return QuantizedLinear(codes, scales, zero_point, chosen)
+
+
+@st.composite
+def with_offsets(draw: st.DrawFn, linears: st.SearchStrategy[QuantizedLinear]) -> QuantizedLinear:
+    """Draw a QuantizedLinear that has an offset in place of zero points, and scales of both signs."""
+    linear = draw(linears)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    signs = rng.choice(np.array([-1, 1], dtype=linear.scales.dtype), linear.scales.shape)
+    offset = rng.normal(0, 2, linear.scales.shape).astype(linear.scales.dtype)
+    zeros = np.zeros_like(linear.zero_point)
+    return replace(linear, scales=linear.scales * signs, zero_point=zeros, offset=offset)
+
+
+@st.composite
+def with_orders(
+    draw: st.DrawFn, linears: st.SearchStrategy[QuantizedLinear], *, sorted_groups: bool = False
+) -> QuantizedLinear:
+    """Draw a QuantizedLinear whose columns belong to its inputs in any order, or one that rises within each group."""
+    linear = draw(linears)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    order = rng.permutation(linear.in_features).astype(np.int64)
+    if sorted_groups:  # as files have them, which say no more than the group of an input
+        order = np.sort(order.reshape(linear.n_groups, -1), axis=1).reshape(-1)
+        if (np.diff(order) > 0).all():
+            return linear
+    return replace(linear, input_order=order)

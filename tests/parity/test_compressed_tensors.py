@@ -88,3 +88,23 @@ def test_transformers_loads_loads_the_folder_and_computes_the_same_logits(tmp_pa
         wanted = model(torch.from_numpy(IDS)).logits.numpy()
     logits = awq_ref.load_model(folder, residency="dense").logits(IDS)
     assert np.abs(logits - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize(("bits", "symmetric", "group"), CASES)
+def test_what_the_library_packs_is_read(bits, symmetric, group):
+    rng = np.random.default_rng(bits)
+    shape, middle = (32, 1 if group == -1 else 64 // group), 2 ** (bits - 1)
+    scales = rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    zeros = np.zeros(shape, dtype=np.int8)
+    if not symmetric:
+        zeros[:] = rng.integers(-middle, middle, shape)
+    codes = rng.integers(-middle, middle, (32, 64))
+    by_weight = (np.repeat(array, 64 // shape[1], axis=1) for array in (zeros.astype(np.int32), scales))
+    weight = ((codes - next(by_weight)) * next(by_weight)).astype(np.float32)
+    theirs = {"weight": weight, "weight_scale": scales} | ({} if symmetric else {"weight_zero_point": zeros})
+    theirs = {end: torch.from_numpy(array) for end, array in theirs.items()}
+    packed = PackedQuantizationCompressor.compress(theirs, scheme(bits, symmetric, group))
+    spec = awq_ref.QuantSpec(bits=bits, symmetric=symmetric, group_size=group, scale_dtype="float32")
+    linear = unpack_linear({end: t.numpy() for end, t in packed.items()}, spec, "pack-quantized")
+    np.testing.assert_array_equal(linear.int_weight, codes + middle)
+    np.testing.assert_array_equal(dequantize_linear(linear), weight)

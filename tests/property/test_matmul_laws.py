@@ -1,10 +1,12 @@
 """Laws of the packed product: P-MATMUL, P-PACK for planes, P-INPUT. helpers/matmul_bounds.py derives the bounds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.assertions import assert_close, assert_same_bits, frozen
-from helpers.matmul_bounds import dequantized_bound, exact_product, factored_bound
-from helpers.strategies import activations, quantized_linears, specs
+from helpers.matmul_bounds import dequantized_bound, exact_product, factored_bound, in_order
+from helpers.strategies import activations, quantized_linears, specs, with_offsets, with_orders
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +20,6 @@ from awq_ref.matmul import (
     unpack_planes,
 )
 from awq_ref.matmul.packed import FEW_TOKENS
-from awq_ref.spec import QuantizedLinear
 
 PACKABLE = specs(group_size=(128, 256, 384))
 ANY = specs(group_size=(1, 8, 24, 32, 64, 128, -1))
@@ -26,12 +27,13 @@ ANY = specs(group_size=(1, 8, 24, 32, 64, 128, -1))
 
 @st.composite
 def cases(draw, spec, *, max_tokens=12):
-    """Draw (x, linear): free codes, scales and zero points, sometimes a bias, activations with outliers."""
-    linear = draw(quantized_linears(spec=spec, out_features=(1, 8, 17)))
+    """Draw (x, linear): free codes, scales and zero points, or offsets, or another order; sometimes a bias."""
+    plain = quantized_linears(spec=spec, out_features=(1, 8, 17))
+    linear = draw(st.one_of(plain, plain, with_offsets(plain), with_orders(plain)))
     if draw(st.booleans()):
         rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
         bias = rng.normal(0, 10, linear.out_features).astype(np.float32)
-        linear = QuantizedLinear(linear.int_weight, linear.scales, linear.zero_point, linear.spec, bias)
+        linear = replace(linear, bias=bias)
     return draw(activations(in_features=linear.in_features, max_tokens=max_tokens)), linear
 
 
@@ -91,7 +93,8 @@ def test_readable_product_within_the_same_bound(case):
     """P-MATMUL for the AND/shift reference."""
     x, linear = case
     planes = pack_planes(linear.int_weight, linear.spec.bits)
-    y = packed_matmul_reference(frozen(x), planes, linear.scales, linear.zero_point, linear.spec.bits)
+    grid = (linear.scales, linear.zero_point, linear.spec.bits, linear.offset)
+    y = packed_matmul_reference(frozen(np.ascontiguousarray(in_order(x, linear))), planes, *grid)
     if linear.bias is not None:
         y = y + linear.bias
     assert_close(y, exact_product(x, linear), atol=factored_bound(x, linear))

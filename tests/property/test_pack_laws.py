@@ -1,10 +1,13 @@
 """Laws of packing: P-PACK, P-INPUT, and readers that share no code with the package."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.assertions import assert_same_bits, frozen
 from helpers.scalar_oracles_pack import read_code, read_gemm, read_pack_quantized
-from helpers.strategies import quantized_linears, specs
+from helpers.scalar_packers import PACKERS, dequantized, random_integers
+from helpers.strategies import quantized_linears, specs, with_offsets, with_orders
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,12 +21,30 @@ from awq_ref.pack import (
     unpack_nibbles,
     words_for,
 )
-from awq_ref.spec import QuantizedLinear
+from awq_ref.quantize import dequantize_linear
+from awq_ref.spec import QuantizedLinear, QuantSpec
 
 GEMM_LINEARS = quantized_linears(spec=specs(bits=(4,), scale_dtype=("float16",)))
 # 33 outputs of 3 bits are 99: the column of zero points needs four words, and its codes straddle them
 ANY_LINEARS = quantized_linears(spec=specs(group_size=(4, 8, 12, -1)), out_features=(1, 5, 8, 33))
-LINEARS = {"gemm": GEMM_LINEARS, "pack-quantized": ANY_LINEARS}
+KERNEL_SPECS = specs(bits=(4,), group_size=(32, 64, 128), scale_dtype=("float16",), symmetric=(False,))
+KERNEL_LINEARS = quantized_linears(spec=KERNEL_SPECS, max_groups=9)
+OFFSET_LINEARS = with_offsets(KERNEL_LINEARS).filter(lambda linear: linear.in_features % 64 == 0)
+GPTQ_LINEARS = quantized_linears(
+    spec=specs(group_size=(32, 64, -1), scale_dtype=("float16",)), out_features=(32, 64)
+)
+MLX_LINEARS = quantized_linears(spec=specs(group_size=(32, 64, 128), symmetric=(False,)))
+LINEARS = {
+    "gemm": GEMM_LINEARS,
+    "gemv": KERNEL_LINEARS,
+    "gemv_fast": OFFSET_LINEARS,
+    "llm-awq": OFFSET_LINEARS,
+    "gptq": st.one_of(GPTQ_LINEARS, with_orders(GPTQ_LINEARS, sorted_groups=True)),
+    "gptq_v2": st.one_of(GPTQ_LINEARS, with_orders(GPTQ_LINEARS, sorted_groups=True)),
+    "pack-quantized": st.one_of(ANY_LINEARS, with_orders(ANY_LINEARS, sorted_groups=True)),
+    "mlx": with_offsets(MLX_LINEARS),
+}
+FIELDS = ("int_weight", "scales", "zero_point", "offset", "input_order")
 
 
 def test_every_layout_is_under_the_laws():
@@ -37,8 +58,34 @@ def test_unpack_undoes_pack(layout, data):
     linear = data.draw(LINEARS[layout])
     back = unpack_linear(pack_linear(linear, layout), linear.spec, layout)
     assert back.spec == linear.spec
-    for name in ("int_weight", "scales", "zero_point"):
-        assert_same_bits(getattr(back, name), getattr(linear, name))
+    for name in FIELDS:
+        ours, theirs = getattr(back, name), getattr(linear, name)
+        assert (ours is None) == (theirs is None), name
+        if theirs is not None:
+            assert_same_bits(ours, theirs)
+
+
+# bits, group_size, and inputs of which 64 are neither too few nor too many for a layout's kernel
+SIZES = {
+    "gptq": [(2, 32), (3, 32), (4, 24), (8, 48)], "gptq_v2": [(2, 32), (3, 64), (4, 128), (8, 24)],
+    "pack-quantized": [(2, 16), (3, 32), (8, 4)], "mlx": [(2, 32), (3, 64), (4, 128), (8, 32)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@given(data=st.data())
+def test_what_an_independent_writer_stores_is_read(layout, data):
+    """P-PACK: the layout's definition, code by code, from the other side."""
+    bits, group_size = data.draw(st.sampled_from(SIZES.get(layout, [(4, 32), (4, 64), (4, 128)])))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    scattered = bool(LAYOUTS[layout].optional) and data.draw(st.booleans())
+    symmetric = "gptq" in layout and data.draw(st.booleans())
+    in_features = 64 * data.draw(st.integers(1, 3)) if group_size in (24, 48) else 3 * max(group_size, 64)
+    options = {"bits": bits, "group_size": group_size, "symmetric": symmetric, "scattered": scattered}
+    stored = random_integers(rng, 32, in_features, **options)
+    spec = QuantSpec(bits=bits, group_size=group_size, symmetric=symmetric)
+    linear = unpack_linear(PACKERS[layout](stored), spec, layout)
+    assert_same_bits(dequantize_linear(linear), dequantized(stored, layout))
 
 
 def assert_reader_sees(linear: QuantizedLinear, read) -> None:
@@ -87,8 +134,9 @@ def test_nibbles_come_back_in_any_order(order, n_words, seed):
 def test_inputs_are_not_written_to(layout, data):
     """P-INPUT: every array may be read-only, on the way in and on the way out."""
     linear = data.draw(LINEARS[layout])
-    parts = (frozen(array) for array in (linear.int_weight, linear.scales, linear.zero_point))
-    tensors = pack_linear(QuantizedLinear(*parts, linear.spec), layout)
+    arrays = {name: getattr(linear, name) for name in FIELDS}
+    parts = {name: frozen(array) for name, array in arrays.items() if array is not None}
+    tensors = pack_linear(replace(linear, **parts), layout)
     back = unpack_linear({name: frozen(array) for name, array in tensors.items()}, linear.spec, layout)
     assert back.int_weight.flags.writeable
     assert back.scales.flags.writeable

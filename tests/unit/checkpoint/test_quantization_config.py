@@ -1,13 +1,16 @@
-"""The quantization_config of both layouts, written and read."""
+"""The quantization_config of every layout, written and read; the keys of AutoAWQ and compressed-tensors."""
 
 import pytest
 
 from awq_ref.checkpoint import (
+    CONFIG_FORMATS,
+    QuantizationConfig,
     output_config,
     read_quantization_config,
     write_quantization_config,
 )
 from awq_ref.errors import FormatError, RangeError, UnsupportedError
+from awq_ref.pack import LAYOUTS
 from awq_ref.spec import BITS, QuantSpec
 
 GEMM = {
@@ -46,10 +49,17 @@ PACK_QUANTIZED = {
 }
 
 
+GROUP = PACK_QUANTIZED["config_groups"]["group_0"]
+
+
+def groups(*entries):
+    """PACK_QUANTIZED with other groups."""
+    return PACK_QUANTIZED | {"config_groups": {f"group_{i}": entry for i, entry in enumerate(entries)}}
+
+
 def packed(**changes):
     """PACK_QUANTIZED with other weights."""
-    group = PACK_QUANTIZED["config_groups"]["group_0"] | {"weights": WEIGHTS | changes}
-    return PACK_QUANTIZED | {"config_groups": {"group_0": group}}
+    return groups(GROUP | {"weights": WEIGHTS | changes})
 
 
 def test_gemm_is_written_in_autoawqs_keys():
@@ -72,18 +82,27 @@ def test_one_group_per_row_is_the_strategy_channel():
     assert (weights["strategy"], weights["group_size"]) == ("channel", None)
 
 
+def test_every_layout_has_its_keys():
+    assert set(CONFIG_FORMATS) == set(LAYOUTS)
+
+
 @pytest.mark.parametrize(
     "layout, bits, symmetric",
     [
-        ("gemm", 4, False),
-        *(("pack-quantized", bits, symmetric) for bits in BITS for symmetric in (False, True)),
+        *((version, 4, False) for version in ("gemm", "gemv", "gemv_fast", "llm-awq")),
+        *(
+            (name, bits, symmetric)
+            for name in ("pack-quantized", "gptq", "gptq_v2")
+            for bits in BITS
+            for symmetric in (False, True)
+        ),
     ],
 )
 @pytest.mark.parametrize("group_size", [-1, 32, 128])
 def test_what_is_written_is_read(layout, bits, symmetric, group_size):
     spec = QuantSpec(bits=bits, group_size=group_size, symmetric=symmetric)
     config = write_quantization_config(spec, layout, ignored=["lm_head"])
-    assert read_quantization_config(config) == (spec, layout, ("lm_head",))
+    assert read_quantization_config(config) == QuantizationConfig(spec, layout, ("lm_head",))
 
 
 @pytest.mark.parametrize(
@@ -101,16 +120,34 @@ def test_what_is_written_is_read(layout, bits, symmetric, group_size):
     ],
 )
 def test_other_spellings_of_gemm(config):
-    assert read_quantization_config(config) == (QuantSpec(), "gemm", ())
+    assert read_quantization_config(config) == QuantizationConfig(QuantSpec(), "gemm")
 
 
 def test_no_zero_point_means_symmetric():
     assert read_quantization_config(GEMM | {"zero_point": False}).spec.symmetric
 
 
-@pytest.mark.parametrize("changes", [{"actorder": "weight"}, {"actorder": "static"}, {"actorder": False}])
-def test_orders_that_leave_the_columns_in_place(changes):
+@pytest.mark.parametrize("changes", [{"actorder": a} for a in ("weight", "static", False, "group")])
+def test_orders_are_the_business_of_the_tensors(changes):
     assert read_quantization_config(packed(**changes)).spec == QuantSpec(bits=3, group_size=64)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        groups(GROUP, GROUP | {"targets": ["re:.*mlp.*", "lm_head"]}),  # equal weights
+        groups(GROUP, {"targets": ["Attention"], "weights": None}),
+        groups(GROUP | {"targets": ["model.layers.0.mlp.up_proj"]}),
+        packed(observer="mse", observer_kwargs={"averaging_constant": 0.01}, scale_dtype=None),
+        {key: value for key, value in PACK_QUANTIZED.items() if key != "kv_cache_scheme"},
+        PACK_QUANTIZED | {"sparsity_config": {}, "transform_config": {}, "version": "0.12.2"},
+        PACK_QUANTIZED | {"sparsity_config": {"format": "dense", "global_sparsity": 0.14}},
+    ],
+)
+def test_what_other_producers_of_pack_quantized_write(config):
+    assert read_quantization_config(config) == QuantizationConfig(
+        QuantSpec(bits=3, group_size=64), "pack-quantized", ("lm_head",)
+    )
 
 
 def without(config, key):
@@ -135,7 +172,17 @@ def without(config, key):
         (without(PACK_QUANTIZED, "format"), "has no format"),
         (PACK_QUANTIZED | {"config_groups": []}, "config_groups must be of type dict"),
         (packed(num_bits=5), r"cannot be read\. QuantSpec: bits must be one of 2, 3, 4, 8; got 5"),
-        (packed(group_size=None), "group_size must be of type int; got None"),
+        (packed(group_size=None), "has no group_size"),
+        (GEMM | {"w_bit": 3}, "bits and w_bit must say the same; got bits=4, w_bit=3. Remove the wrong one"),
+        (GEMM | {"q_group_size": 64}, "group_size and q_group_size must say the same"),
+        (GEMM | {"checkpoint_format": "gemv"}, "version and checkpoint_format must say the same"),
+        (PACK_QUANTIZED | {"ignore": ["re:("]}, r"ignore must hold regular expressions after re:; 're:\('"),
+        (
+            PACK_QUANTIZED | {"ignore": ["re:(a|a)*b"]},
+            r"patterns that repeat no group.*; got 're:\(a\|a\)\*b'",
+        ),
+        (PACK_QUANTIZED | {"ignore": ["re:" + ".*" * 6]}, "nothing more than 5 times"),
+        (PACK_QUANTIZED | {"config_groups": {"a": None}}, "config_groups must hold objects; got None"),
     ],
 )
 def test_a_config_that_is_wrong(config, match):
@@ -147,22 +194,31 @@ def test_a_config_that_is_wrong(config, match):
     "config, match",
     [
         (
-            {"quant_method": "gptq"},
-            "quant_method 'gptq' is not supported; awq_ref reads awq and compressed-tensors",
+            {"quant_method": "bitsandbytes"},
+            "quant_method 'bitsandbytes' is not supported; awq_ref reads awq, gptq, compressed-tensors, mlx, fp8",
         ),
-        (GEMM | {"version": "gemv"}, "the AWQ layout 'gemv' is not supported; awq_ref reads version gemm"),
+        (
+            GEMM | {"version": "marlin"},
+            "the AWQ layout 'marlin' is not supported; awq_ref reads version gemm, gemv",
+        ),
         (GEMM | {"bits": 8}, "layout gemm with 8 bits"),
         (PACK_QUANTIZED | {"format": "int-quantized"}, "the format 'int-quantized'"),
         (PACK_QUANTIZED | {"config_groups": {}}, "0 config_groups"),
-        (PACK_QUANTIZED | {"config_groups": {"a": {"targets": ["q_proj"]}}}, r"the targets \['q_proj'\]"),
+        (groups(GROUP | {"input_activations": {"num_bits": 8}}), "quantization of activations"),
+        (groups(GROUP | {"output_activations": {"num_bits": 8}}), "quantization of outputs"),
         (
-            PACK_QUANTIZED
-            | {"config_groups": {"a": {"targets": ["Linear"], "input_activations": {"num_bits": 8}}}},
-            "quantization of activations",
+            groups(GROUP, GROUP | {"weights": WEIGHTS | {"num_bits": 8}}),
+            "2 config_groups that differ in num_bits",
         ),
+        (
+            PACK_QUANTIZED | {"kv_cache_scheme": {"num_bits": 8}},
+            r"quantization of the cache \(kv_cache_scheme\)",
+        ),
+        (PACK_QUANTIZED | {"sparsity_config": {"format": "sparse-24"}}, "sparse weights"),
+        (PACK_QUANTIZED | {"transform_config": {"config_groups": {}}}, "transforms"),
         (packed(type="float"), "the weight type 'float'"),
         (packed(strategy="tensor"), "the strategy 'tensor'"),
-        (packed(actorder="group"), "actorder 'group'"),
+        (packed(actorder="columns"), "actorder 'columns'"),
     ],
 )
 def test_a_config_of_another_kind(config, match):
@@ -171,8 +227,8 @@ def test_a_config_of_another_kind(config, match):
 
 
 def test_an_unknown_layout():
-    with pytest.raises(RangeError, match="layout must be one of 'gemm', 'pack-quantized'; got 'gemv'"):
-        write_quantization_config(QuantSpec(), "gemv")
+    with pytest.raises(RangeError, match="layout must be one of 'gemm', .*'mlx'; got 'marlin'"):
+        write_quantization_config(QuantSpec(), "marlin")
 
 
 @pytest.mark.parametrize("spec", [QuantSpec(bits=3), QuantSpec(scale_dtype="float32")])

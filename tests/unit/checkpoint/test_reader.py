@@ -111,9 +111,41 @@ def test_no_weights(single):
         Checkpoint.open(single)
 
 
-def test_pickles_are_not_loaded(single):
-    (single / "model.safetensors").rename(single / "pytorch_model.bin")
-    with pytest.raises(FormatError, match=r"only as pickles \(pytorch_model\.bin\), which can run code"):
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model-v2.pt", "weights.pth", "last.ckpt", "w.pkl"])
+def test_pickles_are_not_loaded(single, name):
+    (single / "model.safetensors").rename(single / name)
+    with pytest.raises(
+        FormatError, match=rf"only as pickles \({name}\), which can run code.*Convert.*save_pretrained"
+    ):
+        Checkpoint.open(single)
+
+
+@pytest.mark.parametrize(
+    "name, match",
+    [
+        (
+            "model-q4_0.gguf",
+            r"only as GGUF \(model-q4_0\.gguf\), which llama\.cpp reads.*Take the model in safetensors",
+        ),
+        ("weights.npz", r"only as arrays of other programs \(weights\.npz\)"),
+    ],
+)
+def test_files_of_other_programs_are_not_loaded(single, name, match):
+    (single / "model.safetensors").rename(single / name)
+    with pytest.raises(FormatError, match=match):
+        Checkpoint.open(single)
+
+
+def test_the_only_file_may_have_any_name(single):
+    names = Checkpoint.open(single).names
+    (single / "model.safetensors").rename(single / "gptq_model-4bit-128g.safetensors")
+    assert Checkpoint.open(single).names == names
+
+
+def test_of_two_files_neither_is_chosen(single):
+    (single / "model.safetensors").rename(single / "one.safetensors")
+    (single / "two.safetensors").write_bytes((single / "one.safetensors").read_bytes())
+    with pytest.raises(FormatError, match="has neither model"):
         Checkpoint.open(single)
 
 
@@ -228,15 +260,3 @@ def test_a_float_model_has_no_quantization_config(single):
 def test_the_quantization_config_of_config_json(single):
     (single / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "awq"}}))
     assert Checkpoint.open(single).quantization_config == {"quant_method": "awq"}
-
-
-def test_the_file_of_the_first_autoawq_versions(single):
-    old = {"zero_point": True, "q_group_size": 128, "w_bit": 4, "version": "GEMM"}
-    (single / "quant_config.json").write_text(json.dumps(old))
-    assert Checkpoint.open(single).quantization_config == {"quant_method": "awq"} | old
-
-
-def test_a_quantization_config_that_is_no_object(single):
-    (single / "config.json").write_text(json.dumps({"quantization_config": "awq"}))
-    with pytest.raises(FormatError, match="quantization_config must be an object; got str"):
-        _ = Checkpoint.open(single).quantization_config

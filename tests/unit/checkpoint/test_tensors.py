@@ -116,11 +116,16 @@ def test_integers_are_no_floats(path):
         TensorFile(path).read_float32("x")
 
 
-def test_float8_is_known_but_not_read(path):
-    file = write_raw(path, "F8_E4M3", (3,), b"abc")
+def test_one_kind_of_float8_is_known_but_not_read(path):
+    file = write_raw(path, "F8_E5M2", (3,), b"abc")
     assert bytes(file.raw("x")) == b"abc"
-    with pytest.raises(DtypeError, match="x is stored as F8_E4M3, which NumPy does not have"):
+    with pytest.raises(DtypeError, match="x is stored as F8_E5M2, which NumPy does not have"):
         file.read("x")
+
+
+def test_the_other_kind_of_float8_is_read_as_float32(path):
+    read = write_raw(path, "F8_E4M3", (2, 2), bytes([0x38, 0xB8, 0x30, 0x7E])).read("x")
+    assert_same_bits(read, [[1.0, -1.0], [0.5, 448.0]], dtype=np.float32)
 
 
 @pytest.mark.parametrize("shape, rows", [((), slice(0, 1)), ((4,), slice(0, 4, 2))])

@@ -1,5 +1,7 @@
 """to_operator: the three residencies, and the fall back to codes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.assertions import assert_close
@@ -37,6 +39,22 @@ def test_packed_falls_back_to_codes_and_says_why():
     assert to_operator(linear, "packed").residency == "codes"
     assert "blocks of 32 weights" in str(why_not_packed(linear))
     assert why_not_packed(random_linear(QuantSpec(group_size=32), out_features=4, n_groups=2)) is None
+
+
+def test_a_scale_for_every_weight_is_held_dense():
+    linear = random_linear(QuantSpec(group_size=1), out_features=4, n_groups=6)
+    operator = to_operator(linear, "packed")
+    assert operator.residency == "dense"
+    x = np.random.default_rng(0).normal(0, 1, (3, 6)).astype(np.float32)
+    assert_close(operator(x), exact_product(x, linear), atol=dequantized_bound(x, linear))
+
+
+def test_offsets_and_orders_are_counted():
+    plain = random_linear(QuantSpec(group_size=32), out_features=4, n_groups=2)
+    zeros = np.zeros_like(plain.zero_point)
+    order = np.arange(64, dtype=np.int64)[::-1].copy()
+    linear = replace(plain, zero_point=zeros, offset=plain.scales, input_order=order)
+    assert to_operator(linear).resident_bytes - to_operator(plain).resident_bytes == 4 * 2 * 2 + 64 * 8
 
 
 def test_another_word():

@@ -1,5 +1,7 @@
 """The table of layouts: names, shapes and dtypes of tensors, reasons, and what a damaged file is told."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.assertions import assert_same_bits
@@ -12,16 +14,30 @@ OUT, IN = 16, 12
 SPEC = QuantSpec(bits=4, group_size=4)
 THREE = QuantSpec(bits=3, group_size=4)
 SYMMETRIC = QuantSpec(bits=4, group_size=4, symmetric=True)
+KERNEL = QuantSpec(bits=4, group_size=64)
+# layout: a spec that it holds, and in_features; gptq fills words of 32 bits with outputs too
+FITTING = {
+    "gemm": (SPEC, 12), "gemv": (KERNEL, 128), "gemv_fast": (KERNEL, 128), "llm-awq": (KERNEL, 128),
+    "gptq": (SPEC, 16), "gptq_v2": (SPEC, 16), "pack-quantized": (SPEC, 12), "mlx": (KERNEL, 128),
+}  # fmt: skip
+STORES_ZEROS = ("gemm", "gemv", "gptq", "gptq_v2", "pack-quantized")
 
 
-def linear_of(spec: QuantSpec, out_features: int = OUT) -> QuantizedLinear:
+def linear_of(spec: QuantSpec, out_features: int = OUT, in_features: int = IN) -> QuantizedLinear:
     rng = np.random.default_rng(7)
-    codes = rng.integers(0, spec.qmax + 1, (out_features, IN), dtype=np.uint8)
-    zeros = rng.integers(0, spec.qmax + 1, (out_features, IN // 4), dtype=np.uint8)
+    codes = rng.integers(0, spec.qmax + 1, (out_features, in_features), dtype=np.uint8)
+    shape = (out_features, in_features // spec.group_size)
+    zeros = rng.integers(0, spec.qmax + 1, shape, dtype=np.uint8)
     if spec.symmetric:
         zeros[:] = spec.symmetric_zero_point
     scales = rng.uniform(0.5, 2, zeros.shape).astype(spec.scale_dtype)
     return QuantizedLinear(codes, scales, zeros, spec, np.ones(out_features, dtype=np.float32))
+
+
+def fitting(layout: str, **changes) -> QuantizedLinear:
+    """A linear that a layout holds."""
+    spec, in_features = FITTING[layout]
+    return linear_of(replace(spec, **changes), in_features=in_features)
 
 
 def forms(tensors) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -52,14 +68,18 @@ def test_a_symmetric_linear_stores_no_zero_points_in_pack_quantized():
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("spec", [SPEC, SYMMETRIC])
-def test_the_names_are_those_that_the_layout_announces(layout, spec):
-    assert tuple(pack_linear(linear_of(spec), layout)) == LAYOUTS[layout].tensor_names(spec)
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_the_names_are_those_that_the_layout_announces(layout, symmetric):
+    linear, row = fitting(layout, symmetric=symmetric), LAYOUTS[layout]
+    written = set(pack_linear(linear, layout))
+    assert set(row.tensor_names(linear.spec)) <= written
+    assert written <= {*row.tensor_names(linear.spec), *row.optional}
+    assert row.scales in written
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_arrays_are_contiguous_and_own_their_data(layout):
-    linear = linear_of(SPEC)
+    linear = fitting(layout)
     for array in pack_linear(linear, layout).values():
         assert array.flags.c_contiguous
         assert not np.shares_memory(array, linear.scales)
@@ -67,7 +87,8 @@ def test_arrays_are_contiguous_and_own_their_data(layout):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_bias_stays_outside(layout):
-    assert unpack_linear(pack_linear(linear_of(SPEC), layout), SPEC, layout).bias is None
+    linear = fitting(layout)
+    assert unpack_linear(pack_linear(linear, layout), linear.spec, layout).bias is None
 
 
 @pytest.mark.parametrize(
@@ -78,6 +99,15 @@ def test_the_bias_stays_outside(layout):
         ("gemm", 16, 10, SPEC, "in_features=10 is no multiple of group_size=4"),
         ("gemm", 16, 12, QuantSpec(group_size=4, scale_dtype="float32"), "gemm stores scales in float16"),
         ("pack-quantized", 16, 10, SPEC, "in_features=10 is no multiple of group_size=4"),
+        ("gemv", 16, 192, QuantSpec(group_size=96), "gemv has groups of 32, 64, and 128 or more, not of 96"),
+        ("gemv", 12, 128, KERNEL, "gemv needs multiples of 8, not out_features=12"),
+        ("gemv", 16, 128, replace(KERNEL, scale_dtype="float32"), "gemv stores scales in float16"),
+        ("gemv_fast", 16, 96, QuantSpec(group_size=32), "gemv_fast packs 64 inputs together"),
+        ("llm-awq", 16, 128, replace(KERNEL, scale_dtype="float32"), "llm-awq stores scales in float16"),
+        ("gptq", 16, 12, SPEC, "gptq fills words of 32 bits, which in_features=12 codes of 4 bits do not"),
+        ("gptq_v2", 12, 16, SPEC, "gptq_v2 fills words of 32 bits, which out_features=12 codes"),
+        ("gptq", 16, 16, QuantSpec(group_size=4, scale_dtype="float32"), "gptq stores scales in float16"),
+        ("mlx", 16, 12, SPEC, "mlx has groups of 32, 64, 128, not of 4"),
     ],
 )
 def test_reasons(layout, out_features, in_features, spec, reason):
@@ -97,11 +127,11 @@ def test_pack_quantized_holds_what_gemm_cannot(bits):
 def test_an_unknown_layout_is_an_error():
     tensors = pack_linear(linear_of(SPEC), "gemm")
     for call in (
-        lambda: why_not("gemv", 8, 8, SPEC),
-        lambda: pack_linear(linear_of(SPEC), "gemv"),
-        lambda: unpack_linear(tensors, SPEC, "gemv"),
+        lambda: why_not("marlin", 8, 8, SPEC),
+        lambda: pack_linear(linear_of(SPEC), "marlin"),
+        lambda: unpack_linear(tensors, SPEC, "marlin"),
     ):
-        with pytest.raises(RangeError, match="layout must be one of 'gemm', 'pack-quantized'; got 'gemv'"):
+        with pytest.raises(RangeError, match="layout must be one of 'gemm', 'gemv', .*; got 'marlin'"):
             call()
 
 
@@ -112,7 +142,7 @@ def test_packing_what_does_not_fit_is_an_error():
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_packing_a_symmetric_linear_with_other_zero_points_is_an_error(layout):
-    linear = linear_of(SYMMETRIC)
+    linear = fitting(layout, symmetric=True)
     linear.zero_point[3, 1] = 7
     with pytest.raises(FormatError, match="symmetric linear must have the zero point 8; got 7 to 8"):
         pack_linear(linear, layout)
@@ -158,31 +188,98 @@ DAMAGE = [
     ("pack-quantized", "weight_shape", lambda a: a[:1], r"weight_shape must be int64 of shape \(2\)"),
     ("pack-quantized", "weight_shape", lambda a: a * 0, "weight_shape must be positive; got 0, 0"),
     ("pack-quantized", "weight_shape", lambda a: a - 1, "group_size must divide in_features"),
+    ("gemv", "qzeros", lambda a: a[:, :1], r"qzeros must be int32 of shape \(16, 2\)"),
+    ("gemv", "scales", lambda a: a[:, :2], r"scales must be float16 of shape \(16, 16\)"),
+    ("gemv", "qweight", lambda a: a[:, :3], "group_size must divide in_features; got group_size=64"),
+    ("gemv_fast", "qweight", lambda a: a.astype(np.int32), r"qweight must be int16 of shape \(any, any\)"),
+    ("gemv_fast", "qzeros", lambda a: a * np.float16(np.nan), "qzeros must be finite; got nan"),
+    ("llm-awq", "scaled_zeros", lambda a: a[:2], r"scaled_zeros must be float16 of shape \(16, 16\)"),
+    ("gptq", "qweight", lambda a: a[:, :-1], r"qweight must hold whole words of 4-bit codes; got \(2, 15\)"),
+    ("gptq", "qzeros", lambda a: a[:-1], r"qzeros must be int32 of shape \(4, 2\)"),
+    ("gptq", "g_idx", lambda a: a[:-1], r"g_idx must be int32 of shape \(16\)"),
+    ("gptq_v2", "scales", lambda a: a * np.float16(np.nan), "scales must be finite"),
+    ("mlx", "weight", lambda a: a.view(np.int32), r"weight must be uint32 of shape \(any, any\)"),
+    ("mlx", "biases", lambda a: a[:, 1:], r"biases must be float16 of shape \(16, 2\)"),
+    ("mlx", "biases", lambda a: a * np.float16(np.nan), "biases must be finite"),
 ]
 
 
 @pytest.mark.parametrize("layout, name, damage, message", DAMAGE)
 def test_a_damaged_tensor_is_named(layout, name, damage, message):
-    tensors = pack_linear(linear_of(SPEC), layout)
+    linear = fitting(layout)
+    tensors = pack_linear(linear, layout)
     with np.errstate(divide="ignore"):  # the damage itself
         tensors[name] = damage(tensors[name])
     with pytest.raises(FormatError, match=f"{layout}: {message}"):
-        unpack_linear(tensors, SPEC, layout)
+        unpack_linear(tensors, linear.spec, layout)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_missing_and_unknown_tensors_are_named(layout):
-    tensors = pack_linear(linear_of(SPEC), layout)
+    linear = fitting(layout)
+    tensors = pack_linear(linear, layout)
     first = next(iter(tensors))
-    tensors["weight_g_idx"] = tensors.pop(first)
-    with pytest.raises(FormatError, match=f"missing: {first}; unknown: weight_g_idx"):
-        unpack_linear(tensors, SPEC, layout)
+    tensors["weight_of_another"] = tensors.pop(first)
+    with pytest.raises(FormatError, match=f"missing: {first}; unknown: weight_of_another"):
+        unpack_linear(tensors, linear.spec, layout)
 
 
-def test_zero_points_in_a_symmetric_file_are_an_error():
-    tensors = pack_linear(linear_of(SPEC), "gemm")
+@pytest.mark.parametrize("layout", [name for name in STORES_ZEROS if name != "pack-quantized"])
+def test_zero_points_in_a_symmetric_file_are_an_error(layout):
+    linear = fitting(layout)
     with pytest.raises(FormatError, match="qzeros must be 8 everywhere in a symmetric file; got"):
-        unpack_linear(tensors, SYMMETRIC, "gemm")
+        unpack_linear(pack_linear(linear, layout), replace(linear.spec, symmetric=True), layout)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_a_layout_has_no_place_for_is_an_error(layout):
+    plain = fitting(layout)
+    offset = replace(plain, offset=plain.scales, zero_point=np.zeros_like(plain.zero_point))
+    ordered = replace(plain, input_order=np.arange(plain.in_features)[::-1].copy())
+    for field, linear in (("offset", offset), ("input_order", ordered)):
+        if field in LAYOUTS[layout].holds:
+            assert pack_linear(linear, layout)
+            continue
+        with pytest.raises(UnsupportedError, match=f"{layout} has no place for the {field}"):
+            pack_linear(linear, layout)
+
+
+def test_a_product_that_overflows_is_located():
+    linear = fitting("gemv_fast")
+    linear.scales[3, 1], linear.zero_point[3, 1] = 60000, 2
+    with pytest.raises(RangeError, match="must fit into float16; got -120000.0 in row 3, group 1"):
+        pack_linear(linear, "gemv_fast")
+
+
+@pytest.mark.parametrize("layout", ["gemv_fast", "llm-awq"])
+def test_a_layout_of_offsets_is_never_symmetric(layout):
+    linear = fitting(layout)
+    with pytest.raises(FormatError, match="zero_point must be true"):
+        unpack_linear(pack_linear(linear, layout), replace(linear.spec, symmetric=True), layout)
+
+
+def test_groups_that_no_kernel_has_are_the_configurations_fault():
+    tensors = pack_linear(fitting("gemv"), "gemv")
+    with pytest.raises(FormatError, match="gemv has groups of 32, 64, and 128 or more, not of 16.*version"):
+        unpack_linear(tensors, QuantSpec(group_size=16), "gemv")
+
+
+@pytest.mark.parametrize("index", [[0] * 15 + [4], [-1] * 16])
+def test_an_index_of_groups_that_are_not_there(index):
+    tensors = pack_linear(fitting("gptq"), "gptq")
+    tensors["g_idx"] = np.array(index, dtype=np.int32)
+    with pytest.raises(FormatError, match="gptq: g_idx must hold groups from 0 to 3; got"):
+        unpack_linear(tensors, SPEC, "gptq")
+
+
+def test_groups_of_different_sizes_become_the_largest_size_that_fits_them_all():
+    linear = fitting("gptq")
+    tensors = pack_linear(linear, "gptq")
+    tensors["g_idx"] = np.array([1] * 6 + [0] * 2 + [2] * 4 + [3] * 4, dtype=np.int32)
+    back = unpack_linear(tensors, SPEC, "gptq")
+    assert (back.spec.group_size, back.n_groups) == (2, 8)
+    assert back.input_order.tolist() == [6, 7, 0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15]
+    assert_same_bits(back.scales, linear.scales[:, [0, 1, 1, 1, 2, 2, 3, 3]])
 
 
 def test_bits_that_a_layout_does_not_have_are_an_error():

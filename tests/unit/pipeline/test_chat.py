@@ -161,7 +161,7 @@ def test_windows_that_have_dropped_columns_are_read_again(tmp_path, family):
 
 
 def test_a_rope_that_changes_with_the_length_is_read_again(tmp_path):
-    """longrope turns all keys otherwise once a text is longer than 12: within an answer, from turn to turn, and back."""
+    """A longrope turns all keys otherwise once a text exceeds 12 tokens: within an answer, between turns, and back."""
     factors = {"short_factor": [1.0] * 8, "long_factor": [3.0 + i for i in range(8)]}
     write_tiny_llama(
         tmp_path,

@@ -6,7 +6,7 @@ from helpers.assertions import assert_same_bits, frozen
 
 from awq_ref.errors import DtypeError, RangeError, ShapeError
 from awq_ref.quantize import dequantize, dequantize_linear, quantize, quantize_linear
-from awq_ref.spec import QuantSpec
+from awq_ref.spec import QuantizedLinear, QuantSpec
 
 WEIGHT = np.array([[-1.0, -0.5, 0.25, 0.875]], dtype=np.float32)
 SCALE = np.array([[0.125]], dtype=np.float16)
@@ -50,6 +50,50 @@ def test_a_weight_beyond_the_grid_takes_its_end():
 def test_the_difference_of_codes_does_not_wrap():
     weight = dequantize(one(3, np.uint8), one(1.0, np.float16), EIGHT)
     assert_same_bits(weight, [[-5.0]], dtype=np.float32)  # 251 in uint8
+
+
+def test_an_offset_is_added_to_the_product():
+    codes = np.array([[0, 3, 15, 1]], dtype=np.uint8)
+    scales, offset = np.array([[0.5, -2]], dtype=np.float16), np.array([[-1.25, 7]], dtype=np.float16)
+    zeros = np.zeros((1, 2), dtype=np.uint8)
+    weight = dequantize(codes, scales, zeros, offset)
+    assert_same_bits(weight, [[-1.25, 0.25, -23.0, 5.0]], dtype=np.float32)
+
+
+def test_an_offset_that_does_not_fit_is_an_error():
+    zeros = one(0, np.uint8)
+    with pytest.raises(ShapeError, match=r"offset must have shape \(1, 1\); got \(1, 2\)"):
+        dequantize(one(3, np.uint8), SCALE, zeros, np.zeros((1, 2), dtype=np.float16))
+    with pytest.raises(DtypeError, match="offset must be float16 or float32; got float64"):
+        dequantize(one(3, np.uint8), SCALE, zeros, np.zeros((1, 1), dtype=np.float64))
+
+
+def test_columns_come_back_in_the_order_of_the_inputs():
+    codes, scales = np.array([[0, 1, 2, 3]], dtype=np.uint8), np.array([[1, 10]], dtype=np.float16)
+    order = np.array([2, 0, 3, 1], dtype=np.int64)  # input 2 has code 0, input 0 code 1, ...
+    zeros = np.zeros((1, 2), dtype=np.uint8)
+    linear = QuantizedLinear(codes, scales, zeros, QuantSpec(group_size=2), input_order=order)
+    assert_same_bits(dequantize_linear(linear), [[1.0, 30.0, 0.0, 20.0]], dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    "fields, error, match",
+    [
+        ({"offset": np.zeros((1, 2), dtype=np.float16)}, ShapeError, "offset must have shape"),
+        ({"offset": np.zeros((1, 1), dtype=np.float32)}, DtypeError, "offset must be float16"),
+        (
+            {"offset": np.zeros((1, 1), dtype=np.float16)},
+            RangeError,
+            "zero_point must be 0 everywhere beside an offset; got 8",
+        ),
+        ({"input_order": np.arange(3, dtype=np.int64)}, ShapeError, r"input_order must have shape \(4\)"),
+        ({"input_order": np.arange(4, dtype=np.int32)}, DtypeError, "input_order must be int64"),
+        ({"input_order": np.array([0, 1, 1, 3], dtype=np.int64)}, RangeError, "each of 0 to 3 once"),
+    ],
+)
+def test_what_a_linear_cannot_be(fields, error, match):
+    with pytest.raises(error, match=f"QuantizedLinear: .*{match}"):
+        QuantizedLinear(np.zeros((1, 4), dtype=np.uint8), SCALE, EIGHT, SPEC, **fields)
 
 
 def test_a_code_equal_to_the_zero_point_is_plus_zero():

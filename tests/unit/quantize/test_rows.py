@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.assertions import assert_same_bits
 
-from awq_ref.errors import ShapeError
+from awq_ref.errors import ShapeError, UnsupportedError
 from awq_ref.quantize import dequantize_linear, join_rows, quantize_linear, take_rows
 from awq_ref.spec import QuantSpec
 
@@ -50,3 +52,14 @@ def test_rows_may_be_taken_in_another_order(rng):
     assert_same_bits(dequantize_linear(turned), dequantize_linear(linear)[order])
     again = take_rows(turned, np.argsort(order))
     assert_same_bits(again.int_weight, linear.int_weight)
+
+
+def test_rows_keep_their_offsets_and_the_order_of_the_inputs(rng):
+    linear = drawn(rng, 3)
+    order = rng.permutation(8).astype(np.int64)
+    offset = replace(
+        linear, zero_point=np.zeros_like(linear.zero_point), offset=linear.scales, input_order=order
+    )
+    assert_same_bits(dequantize_linear(take_rows(offset, slice(1, 3))), dequantize_linear(offset)[1:])
+    with pytest.raises(UnsupportedError, match="must have zero points, and their inputs in order"):
+        join_rows([linear, offset])

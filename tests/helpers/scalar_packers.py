@@ -1,0 +1,195 @@
+"""Writers of packed layouts, one code at a time, from the layouts' definitions: no array shifts, no awq_ref.
+
+    Integers          codes, zero points, scales (or scales and biases) and the group of every input
+    random_integers   drawn freely
+    PACKERS           layout -> Integers -> arrays, keyed by the end of the tensor's name
+    dequantized       the float32 weight that they stand for
+
+A stream of codes of b bits is one large number, sum_i code_i 2^(b i); its words are its digits to the base 2^32.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[Any]]
+ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
+
+
+@dataclass(frozen=True)
+class Integers:
+    """codes (out, in), zeros (out, groups), scales (out, groups) float; groups: the group of every input."""
+
+    bits: int
+    codes: NDArray[np.int64]
+    zeros: NDArray[np.int64]
+    scales: NDArray[Any]
+    groups: NDArray[np.int64]
+
+    @property
+    def neighbours(self) -> bool:
+        return bool((np.diff(self.groups) >= 0).all())
+
+
+def random_integers(
+    rng: np.random.Generator,
+    out_features: int,
+    in_features: int,
+    *,
+    bits: int = 4,
+    group_size: int = 32,
+    symmetric: bool = False,
+    scattered: bool = False,
+) -> Integers:
+    """Draw codes, zero points that are 0 now and then, and float16 scales such that weights are about 1 / sqrt(in)."""
+    n_groups = -(-in_features // group_size)
+    middle = 2 ** (bits - 1)
+    zeros = rng.integers(0, 2**bits, (out_features, n_groups))
+    zeros[rng.random(zeros.shape) < 0.1] = 0
+    if symmetric:
+        zeros[:] = middle
+    groups = np.arange(in_features, dtype=np.int64) // group_size
+    scales = rng.uniform(0.5, 2.0, zeros.shape) / middle / in_features**0.5
+    return Integers(
+        bits,
+        rng.integers(0, 2**bits, (out_features, in_features)),
+        zeros,
+        scales.astype(np.float16),
+        rng.permutation(groups) if scattered else groups,
+    )
+
+
+def words_of(codes: Sequence[int], bits: int) -> list[int]:
+    """Return the 32-bit words, unsigned, of a stream of codes."""
+    number = sum(int(code) << (bits * i) for i, code in enumerate(codes))
+    return [(number >> (32 * k)) & 0xFFFFFFFF for k in range(-(-len(codes) * bits // 32))]
+
+
+def _int32(words: Any) -> NDArray[np.int32]:
+    return np.array(words, dtype=np.uint32).view(np.int32)
+
+
+def pack_gemm(stored: Integers) -> Arrays:
+    """AutoAWQ "gemm"."""
+
+    def packed(columns: NDArray[np.int64]) -> NDArray[np.int32]:  # (out, n): rows of the file are the columns
+        rows = []
+        for column in columns.T:
+            eights = [column[8 * c : 8 * c + 8] for c in range(len(column) // 8)]
+            rows.append([words_of([eight[k] for k in ORDER], 4)[0] for eight in eights])
+        return _int32(rows)
+
+    scales = np.ascontiguousarray(stored.scales.T)
+    return {"qweight": packed(stored.codes), "qzeros": packed(stored.zeros), "scales": scales}
+
+
+def _padded(values: NDArray[Any], group_size: int) -> NDArray[Any]:
+    words = -(-values.shape[1] // 8)
+    multiple = {32: 4, 64: 2}.get(group_size, 1)
+    out = np.zeros((len(values), 8 * (-(-words // multiple) * multiple)), dtype=values.dtype)
+    out[:, : values.shape[1]] = values
+    return out
+
+
+def pack_gemv(stored: Integers) -> Arrays:
+    """AutoAWQ "gemv"."""
+    group_size = int((stored.groups == 0).sum())
+    zeros = _padded(stored.zeros, group_size)
+    return {
+        "qweight": _int32([words_of(row, 4) for row in stored.codes]),
+        "qzeros": _int32([words_of(row, 4) for row in zeros]),
+        "scales": _padded(stored.scales, group_size),
+    }
+
+
+def scaled_zeros(stored: Integers) -> NDArray[Any]:
+    """-(scale * zero) rounded once to the dtype of the scales."""
+    return (-(stored.scales.astype(np.float64) * stored.zeros)).astype(stored.scales.dtype)
+
+
+def pack_gemv_fast(stored: Integers, zeros_name: str = "qzeros") -> Arrays:
+    """AutoAWQ "gemv_fast", llm-awq "v2"."""
+    out_features, in_features = stored.codes.shape
+    words = [[0] * in_features for _ in range(out_features // 4)]
+    for n in range(out_features):
+        for k in range(in_features):
+            column = 64 * (k // 64) + 16 * (n % 4) + 8 * ((k % 64) // 32) + k % 8
+            words[n // 4][column] |= int(stored.codes[n, k]) << (4 * ((k % 32) // 8))
+    group_size = int((stored.groups == 0).sum())
+    return {
+        "qweight": np.array(words, dtype=np.uint16).view(np.int16),
+        "scales": np.ascontiguousarray(_padded(stored.scales, group_size).T),
+        zeros_name: np.ascontiguousarray(_padded(scaled_zeros(stored), group_size).T),
+    }
+
+
+def _less_one(words: list[int], codes: Sequence[int], bits: int) -> list[int]:
+    """The words of zero points less 1: whole words for 2, 4 and 8 bits, field by field for 3."""
+    if bits == 3:
+        return words_of([(int(code) - 1) % 8 for code in codes], 3)
+    ones = sum(1 << (bits * j) for j in range(32 // bits))
+    return [(word - ones) % 2**32 for word in words]
+
+
+def pack_gptq(stored: Integers, version: int = 1) -> Arrays:
+    """AutoGPTQ, version 1 or 2."""
+    bits = stored.bits
+    zeros = [words_of(column, bits) for column in stored.zeros.T]
+    if version == 1:
+        zeros = [_less_one(words, column, bits) for words, column in zip(zeros, stored.zeros.T, strict=True)]
+    return {
+        "qweight": np.ascontiguousarray(_int32([words_of(row, bits) for row in stored.codes]).T),
+        "qzeros": _int32(zeros),
+        "scales": np.ascontiguousarray(stored.scales.T),
+        "g_idx": stored.groups.astype(np.int32),
+    }
+
+
+def pack_pack_quantized(stored: Integers) -> Arrays:
+    """compressed-tensors "pack-quantized"; no zero points where all are the middle."""
+    tensors = {
+        "weight_packed": _int32([words_of(row, stored.bits) for row in stored.codes]),
+        "weight_scale": stored.scales,
+        "weight_shape": np.array(stored.codes.shape, dtype=np.int64),
+    }
+    if (stored.zeros != 2 ** (stored.bits - 1)).any():
+        columns = [words_of(column, stored.bits) for column in stored.zeros.T]
+        tensors["weight_zero_point"] = np.ascontiguousarray(_int32(columns).T)
+    if not stored.neighbours:
+        tensors["weight_g_idx"] = stored.groups.astype(np.int32)
+    return tensors
+
+
+def pack_mlx(stored: Integers) -> Arrays:
+    """MLX, affine."""
+    words = [words_of(row, stored.bits) for row in stored.codes]
+    return {
+        "weight": np.array(words, dtype=np.uint32),
+        "scales": stored.scales,
+        "biases": scaled_zeros(stored),
+    }
+
+
+PACKERS: dict[str, Callable[[Integers], Arrays]] = {
+    "gemm": pack_gemm,
+    "gemv": pack_gemv,
+    "gemv_fast": pack_gemv_fast,
+    "llm-awq": lambda stored: pack_gemv_fast(stored, "scaled_zeros"),
+    "gptq": pack_gptq,
+    "gptq_v2": lambda stored: pack_gptq(stored, 2),
+    "pack-quantized": pack_pack_quantized,
+    "mlx": pack_mlx,
+}
+OFFSETS = ("gemv_fast", "llm-awq", "mlx")  # the layouts that store what is added
+
+
+def dequantized(stored: Integers, layout: str) -> NDArray[np.float32]:
+    """Return the weight: (q - z) s, or q s + o with the stored o, rounded once to float32; exact before that."""
+    scales = stored.scales.astype(np.float64)[:, stored.groups]  # (out, in)
+    if layout in OFFSETS:
+        offset = scaled_zeros(stored).astype(np.float64)[:, stored.groups]
+        return (stored.codes * scales + offset).astype(np.float32)
+    return ((stored.codes - stored.zeros[:, stored.groups]) * scales).astype(np.float32)
