@@ -47,6 +47,12 @@ GEMMA3_NORMS = {
     "pre_feedforward_layernorm": Norm("before_mlp"),
     "post_feedforward_layernorm": Norm("after_mlp"),
 }
+GLM4_NORMS = {
+    "input_layernorm": Norm("before_attention"),
+    "post_self_attn_layernorm": Norm("after_attention"),
+    "post_attention_layernorm": Norm("before_mlp"),
+    "post_mlp_layernorm": Norm("after_mlp"),
+}
 
 LLAMA_LINEARS = gated_linears(qkv="attention_bias", o="attention_bias", mlp="mlp_bias")
 NO_BIASES = gated_linears(qkv=False, o=False, mlp=False)
@@ -139,6 +145,20 @@ FAMILIES: dict[str, Family] = {
             "rms_norm_eps": 1e-5,
             "partial_rotary_factor": 1.0,
             "original_max_position_embeddings": 4096,
+        },
+    ),
+    "glm4": Family(
+        "Glm4ForCausalLM",
+        gated_linears(qkv="attention_bias", o=False, mlp=False),
+        norms=GLM4_NORMS,
+        fused={"mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj")},
+        rope_neighbours=True,
+        defaults={
+            "head_dim": 128,
+            "num_key_value_heads": 2,
+            "attention_bias": True,
+            "rms_norm_eps": 1.5625e-7,
+            "partial_rotary_factor": 0.5,
         },
     ),
     "stablelm": Family(

@@ -160,6 +160,7 @@ PLANS: dict[str, tuple[ScaleGroup, ...]] = {
     "gemma2": GEMMA2,
     "gemma3_text": GEMMA2,
     "phi3": LLAMA,
+    "glm4": LLAMA,
     "stablelm": LLAMA,
     "starcoder2": STARCODER2,
     "smollm3": LLAMA,

@@ -44,6 +44,7 @@ PLACES = {
         "post_feedforward_layernorm",
         heads=True,
     ),
+    "glm4": Places(after_attention="post_self_attn_layernorm", after_mlp="post_mlp_layernorm"),
     "qwen3": Places(heads=True),
     "qwen3_moe": Places(heads=True),
     **dict.fromkeys(("cohere", "phi", "falcon"), Places(before_mlp="of the attention")),
@@ -51,7 +52,7 @@ PLACES = {
 }
 LAYER_NORMS = ("stablelm", "starcoder2", "cohere", *NAMES)
 PARALLEL = ("cohere", "phi", "falcon", "falcon_two_norms", "gpt_neox")
-NEIGHBOURS = ("cohere",)
+NEIGHBOURS = ("cohere", "glm4")
 
 
 def rms_norm(x: Vector, weight: Vector, eps: float) -> Vector:
@@ -112,11 +113,11 @@ def turn(
     x: Vector, position: int, freqs: list[float], *, neighbours: bool = False, factor: float = 1.0
 ) -> Vector:
     """[LLM-2], half-split or of neighbours, of as many channels as there are angles for, times a factor [LLM-14]."""
-    if neighbours:  # the same with the even channels first
-        turned = turn(x[::2] + x[1::2], position, freqs, factor=factor)
-        half = len(x) // 2
-        return [turned[i // 2 + half * (i % 2)] for i in range(len(x))]
     half = len(freqs)
+    if neighbours:  # the same with the even channels first
+        turning, still = x[: 2 * half], x[2 * half :]
+        turned = turn(turning[::2] + turning[1::2], position, freqs, factor=factor)
+        return [turned[i // 2 + half * (i % 2)] for i in range(2 * half)] + still
     first, second = [], []
     for i in range(half):
         angle = position * freqs[i]

@@ -68,6 +68,12 @@ FAMILY_CHANGES: dict[str, dict[str, Any]] = {
         "architectures": ["Phi3ForCausalLM"],
         "sliding_window": WINDOW,
     },
+    "glm4": {
+        "model_type": "glm4",
+        "architectures": ["Glm4ForCausalLM"],
+        "partial_rotary_factor": 0.5,
+        "attention_bias": True,
+    },
     "stablelm": {
         "model_type": "stablelm",
         "architectures": ["StableLmForCausalLM"],

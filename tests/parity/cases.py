@@ -168,6 +168,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": True,
         },
     ),
+    "glm4": ("glm4", {"head_dim": 24}),
+    "glm4_without_biases": ("glm4", {"head_dim": 8, "attention_bias": False, "partial_rotary_factor": 1.0}),
     "stablelm": ("stablelm", {"use_qkv_bias": True}),
     "stablelm_half": ("stablelm", {"partial_rotary_factor": 0.5, "tie_word_embeddings": True}),
     "starcoder2": ("starcoder2", {}),
