@@ -161,8 +161,8 @@ def read_model_type(config: Mapping[str, Any]) -> str:
     near = nearest(came[0])
     raise UnsupportedError(
         f"config.json: {known} must name one of {', '.join(names)}; got {', '.join(came)}. The nearest is "
-        f"{near} ({FAMILIES[near].architecture}); a family is a row of FAMILIES in {FILE} (docs/architecture.md says "
-        "how to add one)."
+        f"{near} ({FAMILIES[near].architecture}); a family is a row of FAMILIES in {FILE} (docs/adding_a_family.md "
+        "says how to add one)."
     )
 
 
