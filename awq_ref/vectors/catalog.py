@@ -11,13 +11,19 @@ from awq_ref.vectors.case import Case
 from awq_ref.vectors.cases_bits import bit_cases
 from awq_ref.vectors.cases_dequantize import dequantize_cases
 from awq_ref.vectors.cases_matmul import matmul_cases
+from awq_ref.vectors.cases_model import model_cases
 from awq_ref.vectors.cases_quantize import quantize_cases
+from awq_ref.vectors.cases_search import search_cases
+from awq_ref.vectors.cases_whole import whole_cases
 
 MAKERS: dict[str, Callable[[], Iterator[Case]]] = {
     "L0": bit_cases,
     "L1": dequantize_cases,
     "L2": quantize_cases,
     "L3": matmul_cases,
+    "L4": search_cases,
+    "L5": model_cases,
+    "L6": whole_cases,
 }
 
 
