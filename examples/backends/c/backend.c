@@ -1,6 +1,6 @@
 /* A backend for the vectors of awq_ref, levels L0 to L3, in C99 for little-endian machines.
-   docs/conformance.md says what is asked, docs/layouts.md where the bits lie (layouts.h), docs/equations.md what
-   [AWQ-n] is. README.md says how to build it; -DPORTABLE leaves the intrinsics out. */
+   docs/conformance.md says what is asked, docs/layouts.md where the bits lie (layouts.h), docs/equations.md
+   what [AWQ-n] is. README.md says how to build it; -DPORTABLE leaves the intrinsics out. */
 #define _POSIX_C_SOURCE 200809L
 #include "layouts.h"
 #if defined(__SSE2__) && !defined(PORTABLE)
@@ -98,7 +98,7 @@ static void unpack_plane(const uint8_t plane[16], uint8_t codes[32]) {
 #endif
 }
 
-/* [AWQ-10] y = bias + sum over groups of s (sum of (q - z) x); with offsets, of s (sum of q x) + offset (sum of x).
+/* [AWQ-10] y = bias + sum over groups of s (sum of (q - z) x), or of s (sum of q x) + offset (sum of x).
    With int8 activations x is d times a code; the inner sum is an integer, in doubles as exact as in int32. */
 static void matmul(long act_group) {
     Array x = input("x", "float", -1, I), y = array("float32", x.rows, O), bias = {"", 0, 0, NULL}, d = bias;

@@ -64,7 +64,7 @@ static long place(int order, long width, long row, long column, int t) {
     long word = row / 4 * width + 64 * (c / 64) + 16 * (row % 4) + 8 * (c % 64 / 32) + c % 8;
     return 16 * word + 4 * (c % 32 / 8) + t;
 }
-/* Packs `plain`, an element a field, into its stored tensor and puts that out; or unpacks that of the request.
+/* Packs `plain`, an element a field, into its stored tensor and puts that out, or unpacks the request's.
    gptq stores z - 1: one less in all fields of a word at once; at 3 bits in each field, modulo 8. */
 static void move(Field f, Array plain, long columns, int pack) {
     long rows = f.transposed ? columns : O, width = f.transposed ? O : columns;

@@ -34,7 +34,7 @@ static void check(int holds, const char *status, const char *what) {
 static void need(int holds, const char *what) { check(holds, "invalid", what); }
 static void know(int known, const char *what) { check(known, "unsupported", what); }
 
-/* What follows "name":then in the request, or NULL. There are no spaces, no string holds a quote or a backslash,
+/* What follows "name":then in the request, or NULL. No spaces, no string that holds a quote or a backslash,
    and of the keys of levels L0 to L3 only those of arrays come twice: a search does for a parser. */
 static const char *find(const char *name, const char *then) {
     char key[64];
