@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // A backend for the vectors of awq_ref, levels L0 to L3, in JavaScript (node >= 18, no package).
-// docs/conformance.md says what is asked, docs/layouts.md where the bits lie (layouts.mjs), docs/equations.md what
-// [AWQ-n] is.
+// docs/conformance.md says what is asked, docs/layouts.md where the bits lie (layouts.mjs), docs/equations.md
+// what [AWQ-n] is.
 // Every number is a double: a code times a float32 is exact in it, and what is left to do is to round once.
 import { pack, packedLinear, plainLinear, sizesOf, unpack } from "./layouts.mjs";
 import { array, input, know, need, rint, round, serve } from "./protocol.mjs";
@@ -83,7 +83,7 @@ function roundActivations(x, size) {
 }
 
 // [AWQ-10] y = bias + sum over groups of s (sum of (q - z) x), or of s (sum of q x) + offset (sum of x).
-// With int8 activations x is d times a code, in runs of act_group_size, and the inner sum is an exact integer.
+// With int8 activations x is d times a code and the inner sum an integer, in doubles as exact as in int32.
 function matmul(l, request, runLength) {
   const x = input(request, "x", "float", null, l.I);
   const bias = request.inputs.bias && input(request, "bias", "float32", l.O).data;

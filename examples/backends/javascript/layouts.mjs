@@ -5,8 +5,8 @@
 //     pack, unpack              the two operations
 import { array, input, know, need } from "./protocol.mjs";
 
-// Of codes, zero points and scales: the tensor, its order, T if out_features are its columns. `bits` and `floats` are
-// what a layout can hold; words of a `ragged` one may be part full, and its symmetric linears have no zero points.
+// Of codes, zero points and scales: the tensor, its order, T if out_features are its columns. `bits` and `floats`
+// are what a layout can hold; words of a `ragged` one may be part full, and it stores no symmetric zero points.
 const ALL = { bits: [2, 3, 4, 8], floats: ["float16", "float32"] };
 const AWQ = { bits: [4], floats: ["float16"] };
 const FAST = { ...AWQ, padded: true, codes: "qweight fast", scales: "scales floats T" };
@@ -126,7 +126,7 @@ function load(l, request, field, columns, plainColumns) {
   return plain;
 }
 
-// What every linear must keep to; `index` names the input with the group of every input channel, if it is there.
+// What every linear must keep to; `index` names the input with the group of every input channel.
 function checked(l, request, codes, scales, zeros, hasOffset, index) {
   need(
     codes.data.every((code) => code <= l.qmax),
