@@ -41,7 +41,11 @@ static void read_sizes(long rows, long columns) {
     know(bits == 2 || bits == 3 || bits == 4 || bits == 8, "bits");
     need(O > 0 && I > 0 && (group > 0 || group == -1), "sizes");
     qmax = (1 << bits) - 1, group = group == -1 ? I : group, G = padded = (I + group - 1) / group;
+    int has_index = find("g_idx", "") || find("weight_g_idx", "");
+    int any_size = has_index || says("layout", "gptq") || says("layout", "gptq_v2");
+    need(any_size || I % group == 0, "group_size");
 }
+
 static void read_layout(void) {
     size_t k = 0, n = sizeof LAYOUTS / sizeof *LAYOUTS;
     while (k < n && !says("layout", LAYOUTS[k].name)) k++;
@@ -50,9 +54,11 @@ static void read_layout(void) {
     read_sizes(number("out_features"), number("in_features"));
     long block = group >= 128 ? 8 : group == 64 ? 16 : group == 32 ? 32 : 0;
     know((bits == 4 || !(layout->is & AWQ)) && (block || !(layout->is & PADDED)), "bits, group_size");
+    know(!says("layout", "mlx") || group == 32 || group == 64 || group == 128, "group_size");
     know(layout->codes.order != FAST || (O % 8 == 0 && I % 64 == 0), "sizes");
     if (layout->is & PADDED) padded = (G + block - 1) / block * block;
 }
+
 static int leaves_zeros_out(void) { return layout->is & RAGGED && find("symmetric", "true"); }
 
 /* Where bit t of the field (row, column) lies in a tensor of `width` words a row, from its first bit. */
@@ -64,6 +70,7 @@ static long place(int order, long width, long row, long column, int t) {
     long word = row / 4 * width + 64 * (c / 64) + 16 * (row % 4) + 8 * (c % 64 / 32) + c % 8;
     return 16 * word + 4 * (c % 32 / 8) + t;
 }
+
 /* Packs `plain`, an element a field, into its stored tensor and puts that out, or unpacks the request's.
    gptq stores z - 1: one less in all fields of a word at once; at 3 bits in each field, modulo 8. */
 static void move(Field f, Array plain, long columns, int pack) {
@@ -127,6 +134,7 @@ static void read_linear(int packed) {
     for (long k = 0; k < O * I; k++) need(codes.v[k] <= qmax, "int_weight");
     for (long k = 0; k < O * G; k++) need(has_offset || zeros.v[k] <= qmax, "zero_point");
 }
+
 static void pack(void) {
     read_layout();
     read_linear(0);
@@ -134,7 +142,10 @@ static void pack(void) {
     know(!strcmp(scales.dtype, "float16") || layout->is & FLOAT32_TOO, "float32");
     if (layout->zeros.order == FLOATS && !has_offset) { /* -s z, rounded once */
         Array product = array(scales.dtype, O, G);
-        for (long k = 0; k < O * G; k++) product.v[k] = -scales.v[k] * zeros.v[k];
+        for (long k = 0; k < O * G; k++) {
+            product.v[k] = rounded(-scales.v[k] * zeros.v[k], scales.dtype);
+            need(isfinite(product.v[k]), "a scale times a zero point that overflows");
+        }
         zeros = product;
     }
     move(layout->codes, codes, I, 1), move(layout->scales, scales, padded, 1);
@@ -146,6 +157,7 @@ static void pack(void) {
     }
     if (*layout->index && find("g_idx", "")) output(layout->index, groups);
 }
+
 static void unpack(void) {
     output("int_weight", codes), output("scales", scales);
     output(has_offset ? "offset" : "zero_point", zeros);

@@ -24,6 +24,10 @@ typedef struct {
 static char *request;
 static jmp_buf next_request;
 static void *owned[64]; /* what is freed after the request */
+static struct {
+    const char *name;
+    Array array;
+} outputs[8];
 static int n_owned, n_outputs;
 
 static void check(int holds, const char *status, const char *what) {
@@ -120,10 +124,13 @@ static Array input(const char *name, const char *dtype, long rows, long columns)
     return a;
 }
 
-/* Puts an output into the answer; nothing may be refused after the first. */
 static void output(const char *name, Array a) {
-    const char *before = n_outputs++ ? "," : "{\"status\":\"ok\",\"outputs\":{";
-    printf("%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%ld", before, name, a.dtype, a.rows);
+    outputs[n_outputs].name = name;
+    outputs[n_outputs++].array = a;
+}
+
+static void print_array(const char *name, Array a) {
+    printf("\"%s\":{\"dtype\":\"%s\",\"shape\":[%ld", name, a.dtype, a.rows);
     if (a.columns) printf(",%ld", a.columns);
     printf("],\"data\":\"");
     for (long k = 0; k < count(a); k++) {
@@ -141,6 +148,11 @@ static int serve(const char *name, void (*answer)(void)) {
             printf("{\"status\":\"ok\",\"protocol\":1,\"name\":\"%s\",\"version\":\"1\"}\n", name);
         } else if (!setjmp(next_request)) {
             answer();
+            printf("{\"status\":\"ok\",\"outputs\":{");
+            for (int n = 0; n < n_outputs; n++) {
+                if (n) printf(",");
+                print_array(outputs[n].name, outputs[n].array);
+            }
             printf("}}\n");
         }
         while (n_owned) free(owned[--n_owned]);

@@ -37,7 +37,7 @@ function quantize(request, outputs) {
   const { params } = request;
   const given = !outputs.includes("scales");
   const weight = input(request, "weight", "float32", null, null);
-  const l = sizesOf(params, ...weight.shape);
+  const l = sizesOf(request, ...weight.shape);
   know(
     given || (["zero", "minmax"].includes(params.range_rule) && FLOATS.includes(params.scale_dtype)),
     "params",

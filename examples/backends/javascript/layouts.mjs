@@ -3,10 +3,10 @@
 //     sizesOf                   sizes and widths that a request names
 //     plainLinear, packedLinear the linear of a request, from plain arrays or from a layout's tensors
 //     pack, unpack              the two operations
-import { array, input, know, need } from "./protocol.mjs";
+import { array, input, know, need, round } from "./protocol.mjs";
 
-// Of codes, zero points and scales: the tensor, its order, T if out_features are its columns. `bits` and `floats`
-// are what a layout can hold; words of a `ragged` one may be part full, and it stores no symmetric zero points.
+// Of codes, zero points and scales: the tensor, its order, T if out_features are its columns. `bits` and
+// `floats` are what a layout can hold; a `ragged` one has part-full words and no symmetric zero points.
 const ALL = { bits: [2, 3, 4, 8], floats: ["float16", "float32"] };
 const AWQ = { bits: [4], floats: ["float16"] };
 const FAST = { ...AWQ, padded: true, codes: "qweight fast", scales: "scales floats T" };
@@ -24,20 +24,25 @@ const LAYOUTS = {
   mlx: { ...ALL, codes: "weight rows", zeros: "biases floats", scales: "scales floats", word: "uint32" },
 };
 
-export function sizesOf({ bits, group_size, symmetric }, O, I) {
+export function sizesOf({ params, inputs }, O, I) {
+  const { layout, bits, group_size, symmetric } = params;
   know([2, 3, 4, 8].includes(bits), "bits");
   need(Number.isInteger(group_size) && (group_size > 0 || group_size === -1), "group_size");
   const group = group_size === -1 ? I : group_size;
   const G = Math.ceil(I / group);
+  const anySize = inputs.g_idx || inputs.weight_g_idx || layout === "gptq" || layout === "gptq_v2";
+  need(anySize || I % group === 0, "group_size");
   return { O, I, G, group, bits, qmax: 2 ** bits - 1, middle: 2 ** (bits - 1), symmetric, padded: G };
 }
 
-function layoutOf({ params }) {
+function layoutOf(request) {
+  const { params } = request;
   know(Object.hasOwn(LAYOUTS, params.layout), "layout");
   const layout = LAYOUTS[params.layout];
-  const sizes = sizesOf(params, params.out_features, params.in_features);
+  const sizes = sizesOf(request, params.out_features, params.in_features);
   const block = sizes.group >= 128 ? 8 : { 64: 16, 32: 32 }[sizes.group];
   know(layout.bits.includes(sizes.bits) && (!layout.padded || block), "bits, group_size");
+  know(layout !== LAYOUTS.mlx || [32, 64, 128].includes(sizes.group), "group_size");
   know(layout.codes !== "qweight fast" || (sizes.O % 8 === 0 && sizes.I % 64 === 0), "sizes");
   if (layout.padded) sizes.padded = Math.ceil(sizes.G / block) * block;
   const storesOffsets = layout.zeros.includes("floats");
@@ -145,7 +150,7 @@ function checked(l, request, codes, scales, zeros, hasOffset, index) {
 
 export function plainLinear(request) {
   const codes = input(request, "int_weight", "uint8", null, null);
-  const l = sizesOf(request.params, ...codes.shape);
+  const l = sizesOf(request, ...codes.shape);
   const scales = input(request, "scales", "float", l.O, l.G);
   const hasOffset = "offset" in request.inputs;
   const zeros = hasOffset
@@ -181,8 +186,9 @@ export function pack(request) {
   know(l.storesOffsets || !hasOffset, "offset");
   know(l.layout.floats.includes(scales.dtype), "scales: dtype");
   const stored = l.storesOffsets && !hasOffset ? array(scales.dtype, l.O, l.G) : zeros;
-  // the product is exact here, and rounded once when it is written
-  if (stored !== zeros) zeros.data.forEach((zero, k) => (stored.data[k] = -scales.data[k] * zero));
+  if (stored !== zeros)
+    stored.data = zeros.data.map((zero, k) => round(-scales.data[k] * zero, scales.dtype));
+  need(stored.data.every(Number.isFinite), "a scale times a zero point that overflows");
   const outputs = {};
   store(l, outputs, l.layout.codes, codes, l.I);
   store(l, outputs, l.layout.scales, scales, l.padded);

@@ -1,6 +1,6 @@
-//! A backend for the vectors of awq_ref, levels L0 to L3, in Rust without a crate. docs/conformance.md says what is
-//! asked, docs/layouts.md where the bits lie (layouts.rs), docs/equations.md what [AWQ-n] is. Every element is an
-//! f64: a code times a float32 is exact in it, and what is left to do is to round once.
+//! A backend for the vectors of awq_ref, levels L0 to L3, in Rust without a crate. docs/conformance.md says
+//! what is asked, docs/layouts.md where the bits lie (layouts.rs), docs/equations.md what [AWQ-n] is.
+//! Every element is an f64: a code times a float32 is exact in it, and what is left to do is to round once.
 mod layouts;
 mod linear;
 mod protocol;

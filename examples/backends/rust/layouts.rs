@@ -15,7 +15,7 @@ pub enum Order {
 }
 use Order::*;
 
-/// 4 bits alone; padded groups; zero points less 1; part-full words, no symmetric zero points; float32; uint32.
+/// 4 bits alone; padded groups; zero points less 1; part-full words, no symmetric zeros; float32; uint32.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Trait {
     Awq,
@@ -79,6 +79,7 @@ impl Plan<'_> {
         let layout = found.ok_or(Refusal::Unsupported("layout".to_string()))?.1;
         let [rows, inputs] = [request.number("out_features")?, request.number("in_features")?];
         let sizes = Sizes::new(request, rows.max(0) as usize, inputs.max(0) as usize)?;
+        know(layout.codes.0 != "weight" || [32, 64, 128].contains(&sizes.group), "group_size")?;
         know(sizes.bits == 4 || !layout.is.contains(&Awq), "bits")?;
         know(layout.codes.1 != Fast || (sizes.rows % 8 == 0 && sizes.inputs % 64 == 0), "sizes")?;
         let block = match sizes.group {

@@ -4,7 +4,7 @@
 //!     Linear          codes, scales, zero points or offsets: plain arrays, or a layout's tensors
 //!     pack, unpack    the two operations
 use crate::layouts::{Plan, Trait};
-use crate::protocol::{know, need, Answer, Array, Outputs, Request};
+use crate::protocol::{know, need, rounded, Answer, Array, Outputs, Request};
 
 #[derive(Clone, Copy)]
 pub struct Sizes {
@@ -23,6 +23,9 @@ impl Sizes {
         know([2, 3, 4, 8].contains(&bits), "bits")?;
         need(rows > 0 && inputs > 0 && (group > 0 || group == -1), "sizes")?;
         let group = if group == -1 { inputs } else { group as usize };
+        let any_size = ["gptq", "gptq_v2"].contains(&request.word("layout"))
+            || request.find("g_idx").or(request.find("weight_g_idx")).is_some();
+        need(any_size || inputs % group == 0, "group_size")?;
         let (groups, qmax) = (inputs.div_ceil(group), ((1 << bits) - 1) as f64);
         let (bits, symmetric) = (bits as usize, request.flag("symmetric"));
         Ok(Sizes { rows, inputs, groups, group, bits, qmax, symmetric })
@@ -122,9 +125,11 @@ pub fn pack(request: &Request) -> Answer<Outputs> {
     know(plan.stores_offsets() || !l.has_offset, "offset")?;
     know(l.scales.dtype == "float16" || plan.is(Trait::Single), "scales")?;
     if plan.stores_offsets() && !l.has_offset {
-        // the product is exact here, and rounded once when it is written
-        l.zeros.data.iter_mut().zip(&l.scales.data).for_each(|(zero, scale)| *zero *= -scale);
         l.zeros.dtype = l.scales.dtype.clone();
+        for (zero, scale) in l.zeros.data.iter_mut().zip(&l.scales.data) {
+            *zero = rounded(-scale * *zero, &l.scales.dtype);
+            need(zero.is_finite(), "a scale times a zero point that overflows")?;
+        }
     }
     let mut outputs = vec![plan.store(plan.layout.codes, &l.codes, inputs)?];
     outputs.push(plan.store(plan.layout.scales, &l.scales, plan.padded)?);

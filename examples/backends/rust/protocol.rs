@@ -1,5 +1,5 @@
-//! The protocol of docs/conformance.md in Rust: requests, arrays, answers. It knows nothing about quantization:
-//! copy it into a backend of your own.
+//! The protocol of docs/conformance.md in Rust: requests, arrays, answers. It knows nothing about
+//! quantization: copy it into a backend of your own.
 //!
 //!     serve            the loop over standard input; the callback turns a request into outputs
 //!     Request          what the request says: word, number, flag, array
@@ -120,8 +120,8 @@ fn encode(x: f64, dtype: &str) -> u64 {
 pub struct Request(String);
 
 impl Request {
-    /// What follows "name": in the request. No spaces, no string that holds a quote or a backslash, and of the
-    /// keys of levels L0 to L3 only those of arrays come twice: a search does for a parser.
+    /// What follows "name": in the request. No spaces, no string that holds a quote or a backslash, and of
+    /// the keys of levels L0 to L3 only those of arrays come twice: a search does for a parser.
     pub fn find(&self, name: &str) -> Option<&str> {
         let key = format!("\"{name}\":");
         self.0.find(&key).map(|at| &self.0[at + key.len()..])
