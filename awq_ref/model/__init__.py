@@ -4,8 +4,8 @@ ModelConfig, FAMILIES       what a config.json says; the known architectures
 block_linear_shapes, ...    names and shapes of tensors
 Block, Context, make_context, attention_forward, mlp_forward, block_forward
 Decoder                     the whole model
-KVCache, new_cache          what earlier tokens left behind
-greedy, stream, generate_batch
+KVCache, new_cache, PAGE    what earlier tokens left behind
+greedy, stream, generate_batch, rolled, OVERFLOWS
 """
 
 from awq_ref.model.block import (
@@ -19,18 +19,20 @@ from awq_ref.model.block import (
     mlp_input,
     normed,
 )
-from awq_ref.model.cache import KVCache, new_cache
+from awq_ref.model.cache import PAGE, KVCache, new_cache
 from awq_ref.model.config import ModelConfig
 from awq_ref.model.decoder import Decoder, scaled_embeddings
 from awq_ref.model.families import FAMILIES
-from awq_ref.model.generate import generate_batch, greedy, stream
+from awq_ref.model.generate import OVERFLOWS, generate_batch, greedy, must_reread, rolled, stream
 from awq_ref.model.rope import ROPE_TYPES, RopeConfig
 from awq_ref.model.shapes import (
     block_linear_shapes,
     block_norm_shapes,
     block_prefix,
+    block_router_shapes,
     block_stored_shapes,
     block_tensor_shapes,
+    model_linear_shapes,
     model_tensor_shapes,
     norm_tensor,
     outer_tensor_shapes,
@@ -39,6 +41,8 @@ from awq_ref.model.shapes import (
 
 __all__ = [
     "FAMILIES",
+    "OVERFLOWS",
+    "PAGE",
     "ROPE_TYPES",
     "Block",
     "Context",
@@ -52,6 +56,7 @@ __all__ = [
     "block_linear_shapes",
     "block_norm_shapes",
     "block_prefix",
+    "block_router_shapes",
     "block_stored_shapes",
     "block_tensor_shapes",
     "generate_batch",
@@ -59,11 +64,14 @@ __all__ = [
     "make_context",
     "mlp_forward",
     "mlp_input",
+    "model_linear_shapes",
     "model_tensor_shapes",
+    "must_reread",
     "new_cache",
     "norm_tensor",
     "normed",
     "outer_tensor_shapes",
+    "rolled",
     "scaled_embeddings",
     "stored_place",
     "stream",

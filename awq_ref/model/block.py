@@ -25,9 +25,10 @@ from awq_ref.dtypes import F32, I64, Bool
 from awq_ref.model.attention import Scores, attention
 from awq_ref.model.cache import KVCache
 from awq_ref.model.config import ModelConfig
+from awq_ref.model.experts import mixture
 from awq_ref.model.family import Place
 from awq_ref.model.ops import ACTIVATIONS, apply_norm
-from awq_ref.model.rope import apply_rope, rope_frequencies, rope_tables
+from awq_ref.model.rope import RopeConfig, apply_rope, rope_frequencies, rope_tables
 from awq_ref.spec import LinearOperator
 
 # Added to the score of a padded column. Finite: a query that sees nothing but padding then averages it, where
@@ -55,6 +56,7 @@ class Context:
     """Where the new tokens stand.
 
     cos, sin : float32, (batch or 1, tokens, 1, 1, D // 2), of the D channels of a head that rope turns
+    near     : the same of layers with a window, where their rope is another one; else None
     padding  : float32, (batch, columns), 0 or PADDED; None where no column is padding
     cache    : already lengthened by the new tokens; None to look at no other tokens than these
     layer    : which layer is meant: its part of the cache, its window
@@ -65,6 +67,7 @@ class Context:
     padding: F32 | None
     cache: KVCache | None
     layer: int = 0
+    near: tuple[F32, F32] | None = None
 
     def at_layer(self, layer: int) -> "Context":
         """Return the same context for another layer."""
@@ -78,7 +81,12 @@ def _positions(valid: Bool, tokens: int) -> I64:
 
 
 def make_context(
-    config: ModelConfig, tokens: int, *, attention_mask: Bool | None = None, cache: KVCache | None = None
+    config: ModelConfig,
+    tokens: int,
+    *,
+    attention_mask: Bool | None = None,
+    cache: KVCache | None = None,
+    length: int = 0,
 ) -> Context:
     """Return the context of `tokens` new tokens, after those in the cache if there is one.
 
@@ -88,50 +96,56 @@ def make_context(
         False marks padding, left or right of the text.
     cache : KVCache, optional
         The returned context holds it, longer by the new tokens.
+    length : int
+        Of the text, if more of it is about to follow; where rope depends on it [LLM-14].
 
     Raises
     ------
     RangeError
-        If the cache has no room for the tokens.
+        If the cache has no room for the tokens, or cannot be continued (`KVCache.appended`).
     """
     valid, before = attention_mask, 0
     if cache is not None:
         before = cache.length
         new = np.ones((cache.batch, tokens), dtype=np.bool_) if attention_mask is None else attention_mask
         cache = cache.appended(new)
-        valid = cache.valid[:, : cache.length]
+        valid = cache.valid
     padding = None
     if valid is None or valid.all():
         positions = np.arange(before, before + tokens, dtype=np.int64)[None]  # (1, tokens)
     else:
         positions = _positions(valid, tokens)
         padding = np.where(valid, np.float32(0.0), np.float32(PADDED))
-    cos, sin = rope_tables(positions[:, :, None, None], rope_frequencies(config.rope, config.head_dim))
-    return Context(cos, sin, padding, cache)
+    length = max(length, int(positions.max()) + 1)
+
+    def tables(rope: RopeConfig) -> tuple[F32, F32]:
+        frequencies = rope_frequencies(rope, config.head_dim, length)
+        return rope_tables(positions[:, :, None, None], frequencies, rope.attention_factor)
+
+    near = None if config.window_rope is None else tables(config.window_rope)
+    return Context(*tables(config.rope), padding, cache, near=near)
 
 
 def _turn(x: F32, config: ModelConfig, context: Context, *, out: F32) -> None:
     """Turn queries or keys (B, T, G, R, D) by their positions, into out; copy them in a layer without rope."""
     if config.has_rope(context.layer):
-        apply_rope(x, context.cos, context.sin, out=out, neighbours=config.rope.neighbours)
+        near = context.near if config.window(context.layer) else None
+        cos, sin = near or (context.cos, context.sin)
+        apply_rope(x, cos, sin, out=out, neighbours=config.rope.neighbours)
     else:
         out[...] = x
 
 
 def _keys_and_values(k: F32, v: F32, config: ModelConfig, context: Context) -> tuple[F32, F32]:
-    """Turn the new keys, put both into the cache if there is one; return all columns, (B, G, S, D) each."""
+    """Turn the new keys, put both into the cache if there is one; return the columns seen, (B, G, S, D) each."""
     B, T, G, _, D = k.shape
     if context.cache is None:
         keys, values = np.empty((B, G, T, D), dtype=np.float32), v.transpose(0, 2, 1, 3)
         new_keys = keys
     else:
-        end = context.cache.length
-        keys, values = (
-            context.cache.keys[context.layer, :, :, :end],
-            context.cache.values[context.layer, :, :, :end],
-        )
-        new_keys = keys[:, :, end - T :]
-        values[:, :, end - T :] = v.transpose(0, 2, 1, 3)
+        keys, values = context.cache.columns(context.layer, T)
+        new_keys = keys[:, :, -T:]
+        values[:, :, -T:] = v.transpose(0, 2, 1, 3)
     _turn(k, config, context, out=new_keys.transpose(0, 2, 1, 3)[:, :, :, None])
     return keys, values
 
@@ -186,7 +200,8 @@ def attention_forward(x: F32, block: Block, config: ModelConfig, context: Contex
     turned = np.empty((B, G, T, R, D), dtype=np.float32)
     _turn(q, config, context, out=turned.transpose(0, 2, 1, 3, 4))
     scores = Scores(config.softmax_scale, config.attn_logit_softcapping, config.window(context.layer))
-    mixed = attention(turned, keys, values, scores=scores, padding=context.padding)  # (B, T, G, R, D)
+    padding = None if context.padding is None else context.padding[:, -keys.shape[2] :]
+    mixed = attention(turned, keys, values, scores=scores, padding=padding)  # (B, T, G, R, D)
     return linears["self_attn.o_proj"](mixed.reshape(B, T, G * R * D))
 
 
@@ -202,7 +217,7 @@ def mlp_input(stream: F32, entered: F32, block: Block, config: ModelConfig) -> F
 
 
 def mlp_forward(x: F32, block: Block, config: ModelConfig) -> F32:
-    """Return the output of the MLP, before it is added to the stream.
+    """Return the output of the MLP, or of a mixture of them [LLM-15], before it is added to the stream.
 
     Equation [LLM-4]  y = W_down (act(W_gate x) * (W_up x)),  without a gate  y = W_down act(W_up x)
         W_down, W_gate, W_up -> block.linears, by the names of `Family.mlp`
@@ -218,8 +233,22 @@ def mlp_forward(x: F32, block: Block, config: ModelConfig) -> F32:
     -------
     y : float32 array, shape (..., hidden_size)
     """
+    experts = config.family.experts
+    if experts is None or experts.router not in block.linears:
+        return _mlp(x, block, config, config.family.mlp)
+    return mixture(
+        x,
+        block.linears[experts.router],
+        lambda expert, tokens: _mlp(tokens, block, config, experts.of(expert)),
+        top_k=config.num_experts_per_tok,
+        normalized=config.norm_topk_prob,
+    )
+
+
+def _mlp(x: F32, block: Block, config: ModelConfig, names: tuple[str, str, str]) -> F32:
+    """Return the output of the MLP made of these linears: gate, up, down."""
     activation = ACTIVATIONS[config.hidden_act]
-    gate_proj, up_proj, down_proj = config.family.mlp
+    gate_proj, up_proj, down_proj = names
     up = np.ascontiguousarray(block.linears[up_proj](x))  # (..., intermediate_size)
     gate = np.ascontiguousarray(block.linears[gate_proj](x)) if gate_proj else up
     gated = np.empty(gate.shape, dtype=np.float32)

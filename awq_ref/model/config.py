@@ -16,11 +16,13 @@ from awq_ref.model.config_keys import (
     SIZE_DEFAULTS,
     SIZE_FIELDS,
     read_eos,
+    read_experts,
     read_factors,
     read_model_type,
     read_number,
     read_rope,
     read_whole,
+    read_window_rope,
     require_known,
     require_needs,
     rope_layers_of,
@@ -72,6 +74,12 @@ class ModelConfig:
     logit_scale: float = 1.0  # logits are multiplied by it
     attn_logit_softcapping: float = 0.0  # 0: none
     final_logit_softcapping: float = 0.0  # 0: none
+    num_experts: int = 0  # of the layers that have some; 0: none has
+    num_experts_per_tok: int = 0  # that a token goes through
+    moe_intermediate_size: int = 0  # of an expert
+    norm_topk_prob: bool = False  # the weights of a token's experts add up to 1
+    expert_layers: tuple[bool, ...] = ()  # per layer: it has experts; (): all have, if num_experts is not 0
+    window_rope: RopeConfig | None = None  # of layers with a window; None: they have `rope` too
 
     def __post_init__(self) -> None:
         require_known("model_type", self.model_type, FAMILIES)
@@ -93,6 +101,12 @@ class ModelConfig:
                 f"ModelConfig: partial_rotary_factor must leave pairs of a head's {self.head_dim} channels to turn; "
                 f"got {self.rope.partial_rotary_factor}, {turning} channels."
             )
+        for name in ROPE_TYPES[self.rope.rope_type].lists:
+            if len(getattr(self.rope, name)) != turning // 2:
+                raise FormatError(
+                    f"ModelConfig: {name} must hold a number for each of {turning // 2} pairs of channels; got "
+                    f"{len(getattr(self.rope, name))}."
+                )
 
     @property
     def family(self) -> Family:
@@ -108,6 +122,20 @@ class ModelConfig:
         """What the products of queries and keys are multiplied by."""
         return self.attention_multiplier or 1.0 / math.sqrt(self.query_pre_attn_scalar or self.head_dim)
 
+    @property
+    def context(self) -> int:
+        """Tokens that a text may have: max_position_embeddings, or more where rope stretches the original length."""
+        original, stretches = (
+            self.rope.original_max_position_embeddings,
+            ROPE_TYPES[self.rope.rope_type].stretches,
+        )
+        stretched = int(self.rope.factor * original) if stretches else 0
+        return max(self.max_position_embeddings, stretched)
+
+    def n_experts(self, layer: int) -> int:
+        """Return how many experts a layer has; 0: it has one MLP."""
+        return self.num_experts if not self.expert_layers or self.expert_layers[layer] else 0
+
     def window(self, layer: int) -> int:
         """Return how many columns a query of a layer sees, its own included; 0: all."""
         return self.windows[layer] if self.windows else 0
@@ -122,6 +150,7 @@ class ModelConfig:
         return {
             "hidden": self.hidden_size,
             "intermediate": self.intermediate_size,
+            "expert": self.moe_intermediate_size,
             "query": self.num_attention_heads * self.head_dim,
             "key_value": self.num_key_value_heads * self.head_dim,
             "head": self.head_dim,
@@ -152,15 +181,18 @@ class ModelConfig:
             **sizes,
             rms_norm_eps=read_number(config, "rms_norm_eps", 1e-6),
             rope=read_rope(config, family),
-            **{
-                name: bool(config.get(name)) for name in ("tie_word_embeddings", "attention_bias", "mlp_bias")
-            },
+            **dict[str, Any](
+                (name, bool(config.get(name)))
+                for name in ("tie_word_embeddings", "attention_bias", "mlp_bias")
+            ),
             hidden_act=str(config.get("hidden_act") or family.activation),
             bos_token_id=None if config.get("bos_token_id") is None else read_whole(config, "bos_token_id"),
             eos_token_ids=read_eos(config),
             model_type=model_type,
             dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
+            window_rope=read_window_rope(config, family),
             windows=read_windows(config, family.sliding, sizes["num_hidden_layers"]),
             rope_layers=rope_layers_of(config, family, sizes["num_hidden_layers"]),
+            **read_experts(config, family, sizes["num_hidden_layers"]),
             **read_factors(config, family, sizes["hidden_size"]),
         )

@@ -3,8 +3,9 @@
     read_number, read_whole     a number, or an error that names the key
     read_model_type             which family it is
     read_factors                multipliers and caps
-    read_rope, rope_layers_of   which rope, and which layers have it
+    read_rope, read_window_rope, rope_layers_of     which rope, and which layers have it
     read_eos                    the ids that end a text
+    read_experts                how many experts, how wide, in which layers
     require_known, require_needs    what runs here
 
 Both spellings are read: ``rope_theta``, ``rope_scaling`` and ``torch_dtype``, and the ``rope_parameters`` and
@@ -20,7 +21,7 @@ from awq_ref.errors import FormatError, UnsupportedError
 from awq_ref.model.families import FAMILIES, FILE, nearest
 from awq_ref.model.family import Family
 from awq_ref.model.rope import ROPE_TYPES, RopeConfig
-from awq_ref.model.windows import read_rope_layers
+from awq_ref.model.windows import FULL, SLIDING, read_rope_layers
 
 # Fields that hold a size; those with a default are computed from the others where config.json is silent.
 SIZE_FIELDS = (
@@ -125,29 +126,125 @@ def read_eos(config: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(read_whole({"eos_token_id": one}, "eos_token_id") for one in values)
 
 
+def read_experts(config: Mapping[str, Any], family: Family, n_layers: int) -> dict[str, Any]:
+    """Return the fields of ModelConfig that say which layers have experts; none in families without."""
+    if family.experts is None:
+        return {}
+    told = config.get("num_experts")
+    told = config.get("num_local_experts") if told is None else told  # as transformers 5 writes it
+    n_experts, chosen = (
+        read_whole({"num_experts": told}, "num_experts"),
+        read_whole(config, "num_experts_per_tok"),
+    )
+    width = read_whole(config, "moe_intermediate_size", read_whole(config, "intermediate_size"))
+    if not 1 <= chosen <= n_experts or width < 1:
+        raise FormatError(
+            "config.json: num_experts_per_tok must be from 1 to the number of experts, and their width at least 1; "
+            f"got {chosen} of {n_experts} experts of width {width}."
+        )
+    every, dense = read_whole(config, "decoder_sparse_step", 1), config.get("mlp_only_layers") or []
+    if every < 1 or not isinstance(dense, list):
+        raise FormatError(
+            "config.json: decoder_sparse_step must be at least 1 and mlp_only_layers a list of layers; got "
+            f"{every} and {dense!r}."
+        )
+    layers = tuple(layer not in dense and (layer + 1) % every == 0 for layer in range(n_layers))
+    return {
+        "num_experts": n_experts,
+        "num_experts_per_tok": chosen,
+        "moe_intermediate_size": width,
+        "norm_topk_prob": bool(config.get("norm_topk_prob")),
+        "expert_layers": () if all(layers) else layers,
+    }
+
+
 def rope_layers_of(config: Mapping[str, Any], family: Family, n_layers: int) -> tuple[bool, ...]:
     """Return which layers have rope; a family without this default has it everywhere."""
     return read_rope_layers(config, n_layers) if "no_rope_layer_interval" in family.defaults else ()
 
 
-def read_rope(config: Mapping[str, Any], family: Family) -> RopeConfig:
-    """Read rope_parameters (transformers 5), or rope_theta beside rope_scaling (before)."""
+def _rope_keys(config: Mapping[str, Any], family: Family, kind: str) -> dict[str, Any]:
+    """Return what is said of the rope of a kind of layers, in the keys of rope_parameters, and its type."""
     rope: dict[str, Any] = {"rope_theta": config.get("rope_theta")}
     for name in ("rope_scaling", "rope_parameters"):
-        rope |= {key: value for key, value in (config.get(name) or {}).items() if value is not None}
+        said = config.get(name) or {}
+        if FULL in said or SLIDING in said:  # transformers 5, where kinds of layers differ
+            if "rope_local_base_freq" not in family.defaults:
+                raise UnsupportedError(f"config.json: {name} must be the same in all layers; got {said}.")
+            said = said.get(kind) or {}
+        rope |= {key: value for key, value in said.items() if value is not None}
     rope_type = str(rope.get("rope_type", rope.get("type", "default")))
+    if rope_type == "su" or (rope_type == "yarn" and "long_factor" in rope):  # Phi-3's first files
+        rope_type = "longrope"
+    return rope | {"rope_type": rope_type}
+
+
+def _original_length(config: Mapping[str, Any], rope: Mapping[str, Any]) -> int:
+    """Return the context before it was stretched: told beside the rope or in it; else max_position_embeddings."""
+    whole = read_whole(config, "max_position_embeddings")
+    if rope["rope_type"] == "dynamic":  # as transformers does, whatever the file says beside it
+        return whole
+    told = config.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings")
+    length = read_whole({"original_max_position_embeddings": told}, "original_max_position_embeddings", whole)
+    if length < 2:
+        raise FormatError(f"config.json: original_max_position_embeddings must be at least 2; got {length}.")
+    return length
+
+
+def _read_list(rope: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    """Return a list of positive numbers, one for every pair of channels."""
+    values = rope.get(name)
+    if not isinstance(values, list) or not values:
+        raise FormatError(f"config.json: {name} must be a list of numbers; got {values!r}.")
+    return tuple(_positive({name: value}, name) for value in values)
+
+
+def _positive(config: Mapping[str, Any], name: str, default: float | None = None) -> float:
+    """Return a number above 0 of a config.json."""
+    value = float(read_number(config, name, default))
+    if value <= 0.0:
+        raise FormatError(f"config.json: {name} must be above 0; got {value}.")
+    return value
+
+
+def read_rope(config: Mapping[str, Any], family: Family, kind: str = FULL) -> RopeConfig:
+    """Read rope_parameters (transformers 5), or rope_theta beside rope_scaling (before), of a kind of layers."""
+    rope = _rope_keys(config, family, kind)
+    rope_type = rope["rope_type"]
     share = read_number(rope, "partial_rotary_factor", read_number(config, "partial_rotary_factor", 1.0))
     if share != 1.0 and "partial_rotary_factor" not in family.defaults:
         raise UnsupportedError(f"config.json: partial_rotary_factor must be 1; got {share}.")
     require_known("rope_type", rope_type, ROPE_TYPES)
-    numbers = {name: read_number(rope, name) for name in ROPE_TYPES[rope_type].parameters}
-    original = int(numbers.pop("original_max_position_embeddings", 0))
-    theta = float(read_number(rope, "rope_theta", family.defaults.get("rope_theta", 10000.0)))
+    row = ROPE_TYPES[rope_type]
+    numbers: dict[str, Any] = {name: _read_list(rope, name) for name in row.lists}
+    if "original_max_position_embeddings" in row.parameters:
+        numbers["original_max_position_embeddings"] = original = _original_length(config, rope)
+        if row.attention:  # of these types, factor may be left to the lengths
+            rope.setdefault("factor", read_whole(config, "max_position_embeddings") / original)
+    numbers |= {name: _positive(rope, name) for name in row.parameters if name not in numbers}
+    numbers |= {name: _positive(rope, name) for name in row.optional if rope.get(name)}
+    if row.attention:
+        scales = {name: float(read_number(rope, name, 0.0)) for name in ("mscale", "mscale_all_dim")}
+        usual = row.attention(scales | numbers)
+        numbers["attention_factor"] = _positive(rope, "attention_factor", usual)
     return RopeConfig(
         rope_type,
-        theta,
+        _positive(rope, "rope_theta", family.defaults.get("rope_theta", 10000.0)),
         **numbers,
-        original_max_position_embeddings=original,
+        truncate=bool(rope.get("truncate", True)),
         partial_rotary_factor=float(share),
         neighbours=family.rope_neighbours,
     )
+
+
+def read_window_rope(config: Mapping[str, Any], family: Family) -> RopeConfig | None:
+    """Return the rope of the layers with a window, in families where it is another one; None elsewhere."""
+    if "rope_local_base_freq" not in family.defaults:
+        return None
+    if config.get("sliding_window") is None:
+        raise UnsupportedError(
+            "config.json: sliding_window must be given: which rope a layer has depends on it."
+        )
+    said = (config.get("rope_parameters") or {}).get(SLIDING) or {}
+    local = {"rope_theta": config["rope_local_base_freq"]} | said
+    return read_rope({**config, "rope_scaling": None, "rope_parameters": local}, family)

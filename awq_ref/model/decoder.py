@@ -7,6 +7,7 @@ Source: Touvron et al. 2023, arXiv:2302.13971.
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,16 +16,16 @@ from awq_ref.dtypes import F32, I64, AnyFloat, Bool
 from awq_ref.errors import ShapeError
 from awq_ref.model import generate as loops
 from awq_ref.model.block import Block, block_forward, make_context
-from awq_ref.model.cache import KVCache
+from awq_ref.model.cache import PAGE, KVCache
 from awq_ref.model.config import ModelConfig
-from awq_ref.model.inputs import checked_ids, checked_mask
+from awq_ref.model.inputs import checked_ids, checked_mask, text_length
 from awq_ref.model.ops import apply_norm, soft_cap
-from awq_ref.model.shapes import block_linear_shapes, block_norm_shapes
+from awq_ref.model.shapes import block_linear_shapes, block_norm_shapes, block_router_shapes
 from awq_ref.spec import LinearOperator
 
-PREFILL_CHUNK = (
-    512  # tokens that pass through the layers at a time when there is a cache to remember the others
-)
+# Tokens that pass through the layers at a time when there is a cache to remember the others: no more than a page, so
+# that a layer with a window holds no more than the window and a page.
+PREFILL_CHUNK = PAGE
 
 
 def _require_linear(name: str, linear: LinearOperator, shape: tuple[int, int]) -> None:
@@ -98,7 +99,8 @@ class Decoder:
                 f"Decoder: blocks must be {self.config.num_hidden_layers}; got {len(self.blocks)}."
             )
         for layer, block in enumerate(self.blocks):
-            shapes, norm_shapes = block_linear_shapes(self.config), block_norm_shapes(self.config)
+            shapes = block_linear_shapes(self.config, layer) | block_router_shapes(self.config, layer)
+            norm_shapes = block_norm_shapes(self.config)
             _require_names(f"linears of layer {layer}", block.linears, shapes)
             _require_names(f"norms of layer {layer}", block.norms, norm_shapes)
             for name, linear in block.linears.items():
@@ -121,9 +123,11 @@ class Decoder:
         """Map ids (batch, tokens) to what enters the first block, float32 (batch, tokens, hidden_size)."""
         return scaled_embeddings(self.embed_tokens[token_ids].astype(np.float32, copy=False), self.config)
 
-    def _pass(self, ids: I64, mask: Bool | None, cache: KVCache | None) -> tuple[F32, KVCache | None]:
+    def _pass(
+        self, ids: I64, mask: Bool | None, cache: KVCache | None, length: int = 0
+    ) -> tuple[F32, KVCache | None]:
         """Send tokens through all blocks; return the stream before the final norm, and the longer cache."""
-        context = make_context(self.config, ids.shape[1], attention_mask=mask, cache=cache)
+        context = make_context(self.config, ids.shape[1], attention_mask=mask, cache=cache, length=length)
         x = self.embed(ids)
         with overflow_shows_in_logits():
             for layer, block in enumerate(self.blocks):
@@ -219,9 +223,10 @@ class Decoder:
             raise ShapeError(f"Decoder: token_ids must have the cache's {cache.batch} rows; got {len(ids)}.")
         chunk = ids.shape[1] if cache is None else PREFILL_CHUNK
         pieces: list[F32] = []
+        length = text_length(ids, mask, None if cache is None else cache.valid[:, :before])
         for first in range(0, ids.shape[1], chunk):
             part = None if mask is None else mask[:, first : first + chunk]
-            x, cache = self._pass(ids[:, first : first + chunk], part, cache)
+            x, cache = self._pass(ids[:, first : first + chunk], part, cache, length)
             pieces = [x[:, -1:]] if last_only else [*pieces, x]
         x = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
         return self.head(self._final_norm(x)), cache
@@ -235,24 +240,21 @@ class Decoder:
         max_new_tokens: int,
         pick: loops.Pick = loops.greedy,
         eos_token_ids: Collection[int] | None = None,
+        overflow: str = "error",
     ) -> Iterator[int]:
         """Yield the tokens that follow a prompt as they come; see `generate.stream`."""
         return loops.stream(
-            self, token_ids, max_new_tokens=max_new_tokens, pick=pick, eos_token_ids=eos_token_ids
+            self,
+            token_ids,
+            max_new_tokens=max_new_tokens,
+            pick=pick,
+            eos_token_ids=eos_token_ids,
+            overflow=overflow,
         )
 
-    def generate(
-        self,
-        token_ids: I64 | Sequence[int],
-        *,
-        max_new_tokens: int,
-        pick: loops.Pick = loops.greedy,
-        eos_token_ids: Collection[int] | None = None,
-    ) -> list[int]:
-        """Return the tokens that follow a prompt; see `generate.stream`."""
-        return list(
-            self.stream(token_ids, max_new_tokens=max_new_tokens, pick=pick, eos_token_ids=eos_token_ids)
-        )
+    def generate(self, token_ids: I64 | Sequence[int], **options: Any) -> list[int]:
+        """Return the tokens that follow a prompt; the options are those of `stream`."""
+        return list(self.stream(token_ids, **options))
 
     def resident_bytes(self) -> dict[str, int]:
         """Return the bytes that stay in memory, by part; a head over the embedding's own memory adds 0."""

@@ -3,6 +3,8 @@
     FAMILIES    model_type -> Family
     nearest     the known family whose name is most like another
 
+Families with experts stand in `expert_families`.
+
 To add a family: add its row here (and a kind of norm, activation or window to `ops` or `windows` if it brings a new
 one) and to PLANS in `awq_ref/search/plan.py`; docs/families.md tells what the rows differ in.
 
@@ -11,6 +13,7 @@ Source: the parameter names of Hugging Face transformers.
 
 import difflib
 
+from awq_ref.model.expert_families import EXPERT_FAMILIES
 from awq_ref.model.family import LLAMA_NORMS, Family, Norm, gated_linears, plain_linears
 
 FILE = "awq_ref/model/families.py"  # where a row is added, for error messages
@@ -28,6 +31,15 @@ OLMO2_NORMS = {
 COHERE_NORMS = {"input_layernorm": Norm("before_attention")}
 GEMMA2_NORMS = {
     "input_layernorm": Norm("before_attention"),
+    "post_attention_layernorm": Norm("after_attention"),
+    "pre_feedforward_layernorm": Norm("before_mlp"),
+    "post_feedforward_layernorm": Norm("after_mlp"),
+}
+
+GEMMA3_NORMS = {
+    "input_layernorm": Norm("before_attention"),
+    "self_attn.q_norm": Norm("query", "head"),
+    "self_attn.k_norm": Norm("key", "head"),
     "post_attention_layernorm": Norm("after_attention"),
     "pre_feedforward_layernorm": Norm("before_mlp"),
     "post_feedforward_layernorm": Norm("after_mlp"),
@@ -91,6 +103,27 @@ FAMILIES: dict[str, Family] = {
             "final_logit_softcapping": 30.0,
         },
     ),
+    "gemma3_text": Family(
+        "Gemma3ForCausalLM",
+        ATTENTION_BIASES,
+        norms=GEMMA3_NORMS,
+        norm_offset=1.0,
+        sliding="all_but_every_nth",
+        scaled_embedding=True,
+        keys={"hidden_act": "hidden_activation"},
+        activation="gelu_pytorch_tanh",
+        defaults=GEMMA_DEFAULTS
+        | {
+            "num_key_value_heads": 4,
+            "sliding_window": 4096,
+            "sliding_window_pattern": 6,
+            "query_pre_attn_scalar": 256,
+            "final_logit_softcapping": None,
+            "rope_theta": 1000000.0,
+            "rope_local_base_freq": 10000.0,
+        },
+        needs={"use_bidirectional_attention": False, "attn_logit_softcapping": None},
+    ),
     "phi3": Family(
         "Phi3ForCausalLM",
         NO_BIASES,
@@ -99,7 +132,11 @@ FAMILIES: dict[str, Family] = {
             "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
         },
         sliding="always",
-        defaults={"rms_norm_eps": 1e-5, "partial_rotary_factor": 1.0},
+        defaults={
+            "rms_norm_eps": 1e-5,
+            "partial_rotary_factor": 1.0,
+            "original_max_position_embeddings": 4096,
+        },
     ),
     "stablelm": Family(
         "StableLmForCausalLM",
@@ -153,7 +190,7 @@ FAMILIES: dict[str, Family] = {
         },
         needs={"use_qk_norm": False},
     ),
-}
+} | EXPERT_FAMILIES
 
 
 def nearest(name: str) -> str:

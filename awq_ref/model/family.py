@@ -2,13 +2,14 @@
 
     LinearShape     sizes of a linear layer, by name, and what gives it a bias
     Norm            where a norm stands in a block, and how wide it is
+    Experts         what a router and the MLPs that it chooses from are called
     Family          names of tensors, order of linears, norms, windows, what config.json means where it is silent
     gated_linears, plain_linears    the linears of a block whose MLP has a gate, or none
 
 Source: the parameter names of Hugging Face transformers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -40,6 +41,36 @@ class Norm:
     size: str = "hidden"
 
 
+@dataclass(frozen=True)
+class Experts:
+    """A mixture of experts in place of a block's MLP.
+
+    router : the linear that chooses
+    mlp    : gate, up, down of every expert, with {expert} for its number
+    """
+
+    router: str
+    mlp: tuple[str, str, str]
+
+    def of(self, expert: int) -> tuple[str, str, str]:
+        """Return gate, up and down of one expert."""
+        gate, up, down = (name.format(expert=expert) for name in self.mlp)
+        return gate, up, down
+
+    def linears(self, n_experts: int) -> dict[str, LinearShape]:
+        """Return the linears of all experts; their width is the size "expert"."""
+        shapes = [
+            LinearShape("expert", "hidden", bias=False),
+            LinearShape("expert", "hidden", bias=False),
+            LinearShape("hidden", "expert", bias=False),
+        ]
+        return {
+            name: shape
+            for expert in range(n_experts)
+            for name, shape in zip(self.of(expert), shapes, strict=True)
+        }
+
+
 LLAMA_NORMS = {
     "input_layernorm": Norm("before_attention"),
     "post_attention_layernorm": Norm("before_mlp"),
@@ -55,6 +86,7 @@ class Family:
     norms        : name below the layer -> its place, in the order of use
     parallel     : attention and MLP read the same normed stream, and both are added to it
     mlp          : the linears of the MLP: gate, up, down; gate "": there is none, up goes through the activation
+    experts      : what stands in place of the MLP in layers that have experts (`ModelConfig.n_experts`)
     norm         : a key of `ops.NORMS`
     norm_bias    : norms have a bias too, stored beside their weight
     norm_offset  : what is added to a norm's stored weight: 1 where it is stored as its distance from 1
@@ -73,6 +105,7 @@ class Family:
     norms: Mapping[str, Norm] = field(default_factory=lambda: LLAMA_NORMS)
     parallel: bool = False
     mlp: tuple[str, str, str] = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+    experts: Experts | None = None
     norm: str = "rms"
     norm_bias: bool = False
     norm_offset: float = 0.0
@@ -93,10 +126,15 @@ class Family:
         """Return the name of the norm at a place of the block; None if there is none."""
         return next((name for name, norm in self.norms.items() if norm.place == place), None)
 
-    def stored_linears(self) -> dict[str, tuple[str, ...]]:
-        """Return the linears as a float checkpoint has them: tensor name -> the linears whose rows it holds."""
+    def stored_linears(self, linears: Iterable[str] | None = None) -> dict[str, tuple[str, ...]]:
+        """Return linears as a float checkpoint has them: tensor name -> the linears whose rows it holds.
+
+        linears: which; those of a block without experts when left out.
+        """
         parts = {part: name for name, parts in self.fused.items() for part in parts}
-        names = dict.fromkeys(parts.get(name, name) for name in self.linears)
+        names = dict.fromkeys(
+            parts.get(name, name) for name in (self.linears if linears is None else linears)
+        )
         return {name: self.fused.get(name, (name,)) for name in names}
 
 

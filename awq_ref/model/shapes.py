@@ -1,6 +1,8 @@
 """Names and shapes of a model's tensors, from its configuration alone.
 
 block_linear_shapes     linears of a block: name -> (out_features, in_features)
+block_router_shapes     the router of a block with experts, which stays in float
+model_linear_shapes     linears of all blocks
 block_stored_shapes     the same as a checkpoint has them, where some are one tensor
 block_norm_shapes       norms of a block, and their biases: name -> shape
 norm_tensor             the name of a norm's tensor
@@ -10,21 +12,49 @@ model_tensor_shapes     all of them
 """
 
 from awq_ref.model.config import ModelConfig
+from awq_ref.model.family import LinearShape
 
 Shape = tuple[int, ...]
 
 
-def block_linear_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
-    """Return the linears of a block, name below the layer -> (out_features, in_features), in order of use."""
+def _linears(config: ModelConfig, layer: int) -> dict[str, LinearShape]:
+    """Return the rows of a layer's linears: the family's, its MLP exchanged for experts where the layer has some."""
+    family, n_experts = config.family, config.n_experts(layer)
+    if family.experts is None or not n_experts:
+        return dict(family.linears)
+    attention = {name: row for name, row in family.linears.items() if name not in family.mlp}
+    return attention | family.experts.linears(n_experts)
+
+
+def block_linear_shapes(config: ModelConfig, layer: int = 0) -> dict[str, tuple[int, int]]:
+    """Return the linears of a block, name below the layer -> (out_features, in_features), in order of use.
+
+    Without the router of a block with experts, which is never quantized.
+    """
     sizes = config.sizes
-    rows = config.family.linears.items()
+    rows = _linears(config, layer).items()
     return {name: (sizes[row.out_features], sizes[row.in_features]) for name, row in rows}
 
 
-def block_stored_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
+def block_router_shapes(config: ModelConfig, layer: int = 0) -> dict[str, tuple[int, int]]:
+    """Return the router of a block with experts, name below the layer -> (experts, hidden_size); none in others."""
+    experts, n_experts = config.family.experts, config.n_experts(layer)
+    return {experts.router: (n_experts, config.hidden_size)} if experts is not None and n_experts else {}
+
+
+def model_linear_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
+    """Return the linears of all blocks, whole name -> (out_features, in_features)."""
+    return {
+        f"{block_prefix(config, layer)}{name}": shape
+        for layer in range(config.num_hidden_layers)
+        for name, shape in block_linear_shapes(config, layer).items()
+    }
+
+
+def block_stored_shapes(config: ModelConfig, layer: int = 0) -> dict[str, tuple[int, int]]:
     """Return the linears of a block as a checkpoint stores them: linears that are one tensor add up their rows."""
-    shapes = block_linear_shapes(config)
-    stored = config.family.stored_linears().items()
+    shapes = block_linear_shapes(config, layer)
+    stored = config.family.stored_linears(shapes).items()
     return {name: (sum(shapes[part][0] for part in parts), shapes[parts[0]][1]) for name, parts in stored}
 
 
@@ -60,7 +90,8 @@ def norm_tensor(name: str) -> str:
 
 def has_bias(config: ModelConfig, linear: str) -> bool:
     """Tell whether a linear of the blocks has a bias."""
-    bias = config.family.linears[linear].bias
+    row = config.family.linears.get(linear)  # None: of an expert
+    bias = row.bias if row else False
     return bool(getattr(config, bias)) if isinstance(bias, str) else bias
 
 
@@ -75,8 +106,9 @@ def block_tensor_shapes(config: ModelConfig, layer: int) -> dict[str, Shape]:
     shapes: dict[str, Shape] = {
         f"{prefix}{norm_tensor(name)}": shape for name, shape in block_norm_shapes(config).items()
     }
-    stored = config.family.stored_linears()
-    for name, (out_features, in_features) in block_stored_shapes(config).items():
+    linears, routers = block_stored_shapes(config, layer), block_router_shapes(config, layer)
+    stored = config.family.stored_linears([*block_linear_shapes(config, layer), *routers])
+    for name, (out_features, in_features) in {**linears, **routers}.items():
         shapes[f"{prefix}{name}.weight"] = (out_features, in_features)
         if has_bias(config, stored[name][0]):
             shapes[f"{prefix}{name}.bias"] = (out_features,)

@@ -10,7 +10,7 @@ from typing import Any
 
 from awq_ref.checkpoint import RECORD, Checkpoint, Float8Config, Quantization, QuantizationConfig
 from awq_ref.errors import ShapeError
-from awq_ref.model import ModelConfig, block_linear_shapes, model_tensor_shapes, outer_tensor_shapes
+from awq_ref.model import PAGE, ModelConfig, model_linear_shapes, model_tensor_shapes, outer_tensor_shapes
 from awq_ref.pack import LAYOUTS
 from awq_ref.pipeline.stored import open_quantization
 from awq_ref.report.memory import bits_per_weight, kv_cache_bytes, weight_bytes
@@ -28,7 +28,7 @@ def folder_bytes(folder: str | Path, pattern: str = "*") -> int:
 def mean_bits_per_weight(config: ModelConfig, spec: QuantSpec, layout: str) -> float:
     """Return the bits per weight of all linears of the blocks, scales and zero points (or offsets) counted."""
     zeros = OFFSET_BITS if _has_offsets(layout) else None
-    sizes = block_linear_shapes(config).values()
+    sizes = model_linear_shapes(config).values()
     bits = sum(out * into * bits_per_weight(spec, into, zero_point_bits=zeros) for out, into in sizes)
     return bits / sum(out * into for out, into in sizes)
 
@@ -42,6 +42,17 @@ def _windows(config: ModelConfig) -> str:
     return f", window {sliding[0]} in {len(sliding)} of {len(config.windows)} layers" if sliding else ""
 
 
+def _experts(config: ModelConfig) -> list[list[str]]:
+    layers = [layer for layer in range(config.num_hidden_layers) if config.n_experts(layer)]
+    if not layers:
+        return []
+    said = (
+        f"{config.num_experts} of width {config.moe_intermediate_size} in {len(layers)} of "
+        f"{config.num_hidden_layers} layers, {config.num_experts_per_tok} for each token"
+    )
+    return [["experts", said]]
+
+
 def _architecture(config: ModelConfig) -> list[list[str]]:
     heads = (
         f"{config.num_attention_heads} query, {config.num_key_value_heads} key-value, of {config.head_dim}"
@@ -51,6 +62,7 @@ def _architecture(config: ModelConfig) -> list[list[str]]:
         ["parameters", f"{sum(math.prod(s) for s in model_tensor_shapes(config).values()):,}"],
         ["layers", str(config.num_hidden_layers)],
         ["hidden, intermediate", f"{config.hidden_size}, {config.intermediate_size}"],
+        *_experts(config),
         ["heads", heads],
         [
             "vocabulary",
@@ -58,7 +70,7 @@ def _architecture(config: ModelConfig) -> list[list[str]]:
         ],
         [
             "context",
-            f"{config.max_position_embeddings} tokens, rope {config.rope.rope_type}{_windows(config)}",
+            f"{config.context} tokens, rope {config.rope.rope_type}{_windows(config)}",
         ],
     ]
 
@@ -102,19 +114,21 @@ def _record(record: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _memory(config: ModelConfig, spec: QuantSpec) -> list[list[str]]:
+def _memory(config: ModelConfig, spec: QuantSpec, offset_bytes: int) -> list[list[str]]:
     """Return the bytes in memory by residency."""
-    shapes = [*block_linear_shapes(config).values()] * config.num_hidden_layers
+    shapes = [*model_linear_shapes(config).values()]
     outer = 4 * sum(math.prod(shape) for shape in outer_tensor_shapes(config).values())
     cache = kv_cache_bytes(
         n_layers=config.num_hidden_layers,
         n_kv_heads=config.num_key_value_heads,
         head_dim=config.head_dim,
-        capacity=config.max_position_embeddings,
+        capacity=config.context,
+        windows=config.windows,
+        page=PAGE,
     )
     return [
         [residency, *map(format_bytes, (linears, outer, cache, linears + outer + cache))]
-        for residency, linears in weight_bytes(shapes, spec=spec).items()
+        for residency, linears in weight_bytes(shapes, spec=spec, offset_bytes=offset_bytes).items()
     ]
 
 
@@ -142,16 +156,18 @@ def describe_model(path: str | Path, *, tensors: bool = False) -> str:
     if quantization is not None:
         rows += _record(checkpoint.config.get(RECORD) or {})
     parts = [format_table(["what", "value"], rows, left=2)]
-    integers = isinstance(quantization, QuantizationConfig)
-    spec = quantization.spec if isinstance(quantization, QuantizationConfig) else QuantSpec()
+    spec, offset_bytes = QuantSpec(), 0
+    if isinstance(quantization, QuantizationConfig):
+        spec = quantization.spec
+        offset_bytes = OFFSET_BITS // 8 if _has_offsets(quantization.layout) else 0
     try:
         headers = ["in memory as", "linears", "embedding, head", "KV cache, full context", "sum"]
         title = (
             ""
-            if integers
+            if isinstance(quantization, QuantizationConfig)
             else "Quantized to INT4 with groups of 128 it would take (dense: as it is now):\n\n"
         )
-        parts.append(title + format_table(headers, _memory(config, spec)))
+        parts.append(title + format_table(headers, _memory(config, spec, offset_bytes)))
     except ShapeError as error:
         parts.append(f"No memory table: {error}")
     if tensors:

@@ -10,7 +10,7 @@ import numpy as np
 from awq_ref.checkpoint import Checkpoint, ShardWriter, copy_side_files, new_folder, write_json
 from awq_ref.dtypes import F32
 from awq_ref.model import ModelConfig, block_prefix, stored_place
-from awq_ref.search import plan_for
+from awq_ref.pipeline.plans import layer_plan
 
 OUTLIER_SHARE = 0.02  # of the channels: what is salient in large models is about as rare
 OUTLIER_FACTOR = 32.0
@@ -23,14 +23,14 @@ def outlier_factors(config: ModelConfig, factor: float, *, seed: int = 0) -> dic
     factors: dict[str, F32] = {}
     for layer in range(config.num_hidden_layers):
         prefix = block_prefix(config, layer)
-        for group in plan_for(config.model_type):
+        for group in layer_plan(config, layer):
             if group.producer_kind != "norm":
                 continue
             grown = np.ones(config.hidden_size, dtype=np.float32)
             grown[rng.choice(config.hidden_size, count, replace=False)] = factor
             ends = ("weight", "bias") if config.family.norm_bias else ("weight",)
             factors |= {f"{prefix}{group.producer}.{end}": grown for end in ends}
-            places = {stored_place(config, f"{prefix}{name}")[0] for name in group.consumers}
+            places = {stored_place(config, f"{prefix}{name}")[0] for name in group.readers}
             factors |= {f"{place}.weight": 1.0 / grown for place in places}
     return factors
 

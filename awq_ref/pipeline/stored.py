@@ -29,6 +29,7 @@ from awq_ref.matmul import DenseLinear, Residency, to_operator
 from awq_ref.model import (
     ModelConfig,
     block_prefix,
+    block_router_shapes,
     block_stored_shapes,
     block_tensor_shapes,
     norm_tensor,
@@ -75,16 +76,18 @@ def read_norm(checkpoint: Checkpoint, config: ModelConfig, name: str) -> F32:
     return values + np.float32(offset) if offset and not name.endswith(".bias") else values
 
 
-def _stored_shape(config: ModelConfig, place: str) -> tuple[int, int]:
-    """Return the shape of a module's weight by config.json: of a linear of the blocks, else of a table."""
-    shapes = block_stored_shapes(config).items()
-    found = (shape for name, shape in shapes if place.endswith(f".{name}"))
-    return next(found, (config.vocab_size, config.hidden_size))
+def _require_shape(
+    checkpoint: Checkpoint, place: str, linear: QuantizedLinear, wanted: tuple[int, int]
+) -> None:
+    """Raise ShapeError unless a table, or a module of which rows are taken, has this shape."""
+    if linear.int_weight.shape != wanted:
+        raise ShapeError(
+            f"{checkpoint.folder}: {place} must have shape {wanted} by config.json; the file holds "
+            f"{linear.int_weight.shape}. Do config.json and the weights belong together?"
+        )
 
 
-def _read_integers(
-    checkpoint: Checkpoint, config: ModelConfig, place: str, quantization: QuantizationConfig
-) -> QuantizedLinear:
+def _read_integers(checkpoint: Checkpoint, place: str, quantization: QuantizationConfig) -> QuantizedLinear:
     """Read the integers of a module, scales in the dtype in which they are stored."""
     layout, spec = LAYOUTS[quantization.layout], quantization.spec_of(place)
     ends = (*layout.tensor_names(spec), *(e for e in layout.optional if f"{place}.{e}" in checkpoint))
@@ -92,16 +95,9 @@ def _read_integers(
     if tensors[layout.scales].dtype == np.float32:  # float32, or bfloat16, which NumPy does not have
         spec = replace(spec, scale_dtype="float32")
     try:
-        linear = unpack_linear(tensors, spec, quantization.layout)
+        return unpack_linear(tensors, spec, quantization.layout)
     except FormatError as error:
         raise FormatError(f"{place}: {error}") from error
-    shape, wanted = linear.int_weight.shape, _stored_shape(config, place)
-    if shape != wanted:
-        raise ShapeError(
-            f"{checkpoint.folder}: {place} must have shape {wanted} by config.json; the file holds {shape}. Do "
-            "config.json and the weights belong together?"
-        )
-    return linear
 
 
 def read_quantized_linear(
@@ -109,8 +105,13 @@ def read_quantized_linear(
 ) -> QuantizedLinear:
     """Read one linear's integers, scales and zero points, without its bias; name is its whole name."""
     place, rows = stored_place(config, name)
-    linear = _read_integers(checkpoint, config, place, quantization)
-    return linear if place == name else take_rows(linear, rows)
+    linear = _read_integers(checkpoint, place, quantization)
+    if place == name:
+        return linear
+    fused = block_stored_shapes(config).items()
+    wanted = next(shape for stored, shape in fused if place.endswith(f".{stored}"))
+    _require_shape(checkpoint, place, linear, wanted)
+    return take_rows(linear, rows)
 
 
 def _read_float8(checkpoint: Checkpoint, place: str, stored: Float8Config) -> F32:
@@ -145,7 +146,9 @@ def read_table(
     """Read the embedding or the head as float32, dequantized where it is stored as integers."""
     if not isinstance(quantization, QuantizationConfig) or _stored_as_float(checkpoint, place):
         return _read_float(checkpoint, place, quantization)
-    return dequantize_linear(_read_integers(checkpoint, config, place, quantization))
+    linear = _read_integers(checkpoint, place, quantization)
+    _require_shape(checkpoint, place, linear, (config.vocab_size, config.hidden_size))
+    return dequantize_linear(linear)
 
 
 def read_linear(
@@ -165,9 +168,9 @@ def read_linear(
 
 
 def _linear_places(config: ModelConfig) -> Iterator[str]:
-    """Yield the modules of a checkpoint that hold linears of the blocks."""
+    """Yield the modules of a checkpoint that hold linears of the blocks, routers of experts among them."""
     for layer in range(config.num_hidden_layers):
-        for name in block_stored_shapes(config):
+        for name in (*block_stored_shapes(config, layer), *block_router_shapes(config, layer)):
             yield f"{block_prefix(config, layer)}{name}"
 
 

@@ -2,6 +2,7 @@
 
     ScaleGroup       one row of a plan
     PLANS            model_type -> rows
+    EXPERT_PLANS     the same for layers with experts
     plan_for         the rows of a family
     site_inputs      for every site a linear layer to watch during calibration
     query_head_tie   which row of v_proj feeds which input channel of o_proj
@@ -33,6 +34,9 @@ class ScaleGroup:
     judged        : the module on whose output the objective "module" judges ("both": attention and MLP together); a
                     consumer's own name when it is the linear layer itself, where "module" and "gram" are the same
                     number
+    followers     : linear layers that read the site, are scaled with it and stay in float: the router of a mixture of
+                    experts. They have no part in what is judged
+    routed        : an expert's: only tokens that are sent to it reach the site, perhaps none
     tied          : the producer's rows are repeated to make the site (values under grouped queries), so that
                     one scale serves several channels; search_block takes the index as `ties[site]`
     """
@@ -43,6 +47,13 @@ class ScaleGroup:
     consumers: tuple[str, ...]
     judged: str
     tied: bool = False
+    followers: tuple[str, ...] = ()
+    routed: bool = False
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """All linears whose columns are multiplied by s."""
+        return self.consumers + self.followers
 
     @property
     def judged_itself(self) -> bool:
@@ -128,33 +139,100 @@ PLANS: dict[str, tuple[ScaleGroup, ...]] = {
     "granite": LLAMA,
     "gemma": LLAMA,
     "gemma2": GEMMA2,
+    "gemma3_text": GEMMA2,
     "phi3": LLAMA,
     "stablelm": LLAMA,
     "starcoder2": STARCODER2,
     "smollm3": LLAMA,
     "cohere": COHERE,
+    "mixtral": LLAMA,  # of its layers without experts, should there be any
+    "qwen3_moe": LLAMA,
 }
 
 
-def plan_for(model_type: str) -> tuple[ScaleGroup, ...]:
-    """Return the plan of a family.
+def _expert_plan(router: str, gate: str, up: str, down: str) -> tuple[ScaleGroup, ...]:
+    """Return the plan of a block with experts, rows with {expert} in their names standing for one of each expert.
+
+    All experts and the router read one norm's output, so that they share one s. Each down projection has an s of its
+    own, which its expert's up projection absorbs.
+    """
+    return (
+        LLAMA[0],
+        LLAMA[1],
+        replace(LLAMA[2], site="mlp.gate_up", consumers=(gate, up), followers=(router,)),
+        ScaleGroup(
+            site="mlp.{expert}.down",
+            producer=up,
+            producer_kind="linear",
+            consumers=(down,),
+            judged=down,
+            routed=True,
+        ),
+    )
+
+
+EXPERT_PLANS: dict[str, tuple[ScaleGroup, ...]] = {
+    "mixtral": _expert_plan(
+        "block_sparse_moe.gate",
+        "block_sparse_moe.experts.{expert}.w1",
+        "block_sparse_moe.experts.{expert}.w3",
+        "block_sparse_moe.experts.{expert}.w2",
+    ),
+    "qwen3_moe": _expert_plan(
+        "mlp.gate",
+        "mlp.experts.{expert}.gate_proj",
+        "mlp.experts.{expert}.up_proj",
+        "mlp.experts.{expert}.down_proj",
+    ),
+}
+
+
+def _with_experts(group: ScaleGroup, n_experts: int) -> tuple[ScaleGroup, ...]:
+    """Return a row for every expert, or, of a site that all of them read, one row with the linears of all."""
+    if not n_experts:
+        return (group,)
+
+    def named(names: Iterable[str]) -> tuple[str, ...]:
+        every = (name.format(expert=expert) for expert in range(n_experts) for name in names)
+        return tuple(dict.fromkeys(every))
+
+    if not group.routed:
+        return (replace(group, consumers=named(group.consumers)),)
+    columns = (group.site, group.producer, *group.consumers)
+    rows = ([name.format(expert=expert) for name in columns] for expert in range(n_experts))
+    return tuple(
+        replace(group, site=site, producer=producer, consumers=(down,), judged=down)
+        for site, producer, down in rows
+    )
+
+
+def plan_for(model_type: str, n_experts: int = 0) -> tuple[ScaleGroup, ...]:
+    """Return the plan of a family's block, one with so many experts or, for 0, one with a single MLP.
 
     Raises
     ------
     UnsupportedError
         If there is none; a wrong plan would change the model's function.
     """
-    if model_type not in PLANS:
+    plans, kind, table = (
+        (EXPERT_PLANS, f" with {n_experts} experts", "EXPERT_PLANS") if n_experts else (PLANS, "", "PLANS")
+    )
+    if model_type not in plans:
         raise UnsupportedError(
-            f"plan_for: model_type must have a scale-sharing plan; got {model_type!r}. Known: "
-            f"{', '.join(PLANS)}. A plan is a row of PLANS in awq_ref/search/plan.py; the recipe rtn needs none."
+            f"plan_for: model_type must have a scale-sharing plan; got {model_type!r}{kind}. Known: "
+            f"{', '.join(plans)}. A plan is a row of {table} in awq_ref/search/plan.py; the recipe rtn needs none."
         )
-    return PLANS[model_type]
+    return tuple(row for group in plans[model_type] for row in _with_experts(group, n_experts))
 
 
 def site_inputs(plan: Iterable[ScaleGroup]) -> dict[str, str]:
-    """Return site -> the first linear layer that reads it (the others read the same array)."""
-    return {group.site: group.consumers[0] for group in plan}
+    """Return site -> a linear layer that reads all of it: the first one, or the router, where that reads it too."""
+    return {group.site: (*group.followers, *group.consumers)[0] for group in plan}
+
+
+def routed_sites(plan: Iterable[ScaleGroup]) -> frozenset[str]:
+    """Return the sites that perhaps no token reaches."""
+    return frozenset(group.site for group in plan if group.routed)
 
 
 def query_head_tie(*, n_heads: int, n_kv_heads: int, head_dim: int) -> I64:

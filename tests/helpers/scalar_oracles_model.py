@@ -8,8 +8,10 @@ import math
 from typing import Any, NamedTuple
 
 from helpers.bounded import Bounded, dot, exact, rounded, total
+from helpers.scalar_oracles_experts import mixture
+from helpers.scalar_oracles_rope import frequencies
 
-from awq_ref.model import ModelConfig, RopeConfig
+from awq_ref.model import ModelConfig
 
 Vector = list[Bounded]
 Matrix = list[Vector]
@@ -33,11 +35,19 @@ PLACES = {
         "pre_feedforward_layernorm",
         "post_feedforward_layernorm",
     ),
+    "gemma3_text": Places(
+        "input_layernorm",
+        "post_attention_layernorm",
+        "pre_feedforward_layernorm",
+        "post_feedforward_layernorm",
+        heads=True,
+    ),
     "qwen3": Places(heads=True),
+    "qwen3_moe": Places(heads=True),
 }
 LAYER_NORMS = ("stablelm", "starcoder2", "cohere")
 PARALLEL = NEIGHBOURS = ("cohere",)
-ONE_PLUS = ("gemma", "gemma2")  # norms are stored as their distance from 1
+ONE_PLUS = ("gemma", "gemma2", "gemma3_text")  # norms are stored as their distance from 1
 
 
 def rms_norm(x: Vector, weight: Vector, eps: float) -> Vector:
@@ -88,40 +98,19 @@ def softmax(scores: Vector) -> Vector:
     return [p / total(parts) for p in parts]
 
 
-def frequencies(rope: RopeConfig, head_dim: int) -> list[float]:
-    """The angles per position, of the channels that turn; llama3 by wave length, as its authors put it."""
-    result = []
-    turning = int(head_dim * rope.partial_rotary_factor)
-    for i in range(turning // 2):
-        f = rope.rope_theta ** (-2 * i / turning)
-        if rope.rope_type == "linear":
-            f /= rope.factor
-        if rope.rope_type == "llama3":
-            length = 2 * math.pi / f
-            old, low, high = (
-                rope.original_max_position_embeddings,
-                rope.low_freq_factor,
-                rope.high_freq_factor,
-            )
-            if length > old / low:
-                f /= rope.factor
-            elif length > old / high:
-                smooth = (old / length - low) / (high - low)
-                f = (1 - smooth) * f / rope.factor + smooth * f
-        result.append(f)
-    return result
-
-
-def turn(x: Vector, position: int, freqs: list[float], *, neighbours: bool = False) -> Vector:
-    """[LLM-2], half-split or of neighbours, of as many channels as there are angles for."""
+def turn(
+    x: Vector, position: int, freqs: list[float], *, neighbours: bool = False, factor: float = 1.0
+) -> Vector:
+    """[LLM-2], half-split or of neighbours, of as many channels as there are angles for, times a factor [LLM-14]."""
     if neighbours:  # the same with the even channels first
-        turned = turn(x[::2] + x[1::2], position, freqs)
+        turned = turn(x[::2] + x[1::2], position, freqs, factor=factor)
         half = len(x) // 2
         return [turned[i // 2 + half * (i % 2)] for i in range(len(x))]
     half = len(freqs)
     first, second = [], []
     for i in range(half):
-        cos, sin = rounded(math.cos(position * freqs[i])), rounded(math.sin(position * freqs[i]))
+        angle = position * freqs[i]
+        cos, sin = rounded(factor * math.cos(angle)), rounded(factor * math.sin(angle))
         first.append(x[i] * cos - x[i + half] * sin)
         second.append(x[i + half] * cos + x[i] * sin)
     return first + second + x[2 * half :]
@@ -164,7 +153,8 @@ def attention_block(
 ) -> Matrix:
     D, shared = config.head_dim, config.num_attention_heads // config.num_key_value_heads
     layer = int(prefix.split(".")[-2])
-    freqs = frequencies(config.rope, D) if not config.rope_layers or config.rope_layers[layer] else []
+    rope = config.window_rope if window and config.window_rope else config.rope
+    freqs = frequencies(rope, D, len(stream)) if not config.rope_layers or config.rope_layers[layer] else []
     at = f"{prefix}self_attn."
     q, k, v = ([linear(x, tensors, f"{at}{n}_proj") for x in stream] for n in ("q", "k", "v"))
     q, k = (
@@ -174,7 +164,10 @@ def attention_block(
     q, k, v = ([heads(x, D) for x in part] for part in (q, k, v))
     near = config.model_type in NEIGHBOURS
     q, k = (
-        [[turn(h, t, freqs, neighbours=near) for h in token] for t, token in enumerate(part)]
+        [
+            [turn(h, t, freqs, neighbours=near, factor=rope.attention_factor) for h in token]
+            for t, token in enumerate(part)
+        ]
         for part in (q, k)
     )
     out = []
@@ -186,6 +179,27 @@ def attention_block(
             mixed += attend(q[t][h], keys, values, scale=scale_of(config), cap=config.attn_logit_softcapping)
         out.append(linear(mixed, tensors, f"{at}o_proj"))
     return out
+
+
+# family -> router, and gate, up, down of an expert
+EXPERTS = {
+    "mixtral": ("block_sparse_moe.gate", "block_sparse_moe.experts.{}.", ("w1", "w3", "w2")),
+    "qwen3_moe": ("mlp.gate", "mlp.experts.{}.", ("gate_proj", "up_proj", "down_proj")),
+}
+
+
+def mlp_of(x: Vector, config: ModelConfig, tensors: dict[str, Any], prefix: str) -> Vector:
+    """The MLP of a layer, or [LLM-15] where the layer has a router."""
+    router, expert, names = EXPERTS.get(config.model_type, ("", "", ()))
+    if f"{prefix}{router}.weight" not in tensors:
+        return mlp(x, tensors, prefix, act=config.hidden_act)
+
+    def one(e: int, x: Vector) -> Vector:
+        gate, up, down = (f"{prefix}{expert.format(e)}{name}" for name in names)
+        pairs = zip(linear(x, tensors, gate), linear(x, tensors, up), strict=True)
+        return linear([ACTIVATIONS[config.hidden_act](g) * u for g, u in pairs], tensors, down)
+
+    return mixture(x, linear(x, tensors, f"{prefix}{router}"), one, config)
 
 
 def mlp(x: Vector, tensors: dict[str, Any], prefix: str, *, act: str = "silu") -> Vector:
@@ -219,7 +233,7 @@ def block(
     y = attention_block(entered, config, tensors, prefix, window=window)
     stream = added(stream, branch(norm(places.after_attention, y)))
     read = entered if config.model_type in PARALLEL else norm(places.before_mlp, stream)
-    y = [mlp(x, tensors, prefix, act=config.hidden_act) for x in read]
+    y = [mlp_of(x, config, tensors, prefix) for x in read]
     return added(stream, branch(norm(places.after_mlp, y)))
 
 

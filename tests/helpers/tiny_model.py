@@ -19,6 +19,7 @@ from awq_ref.model import (
     block_linear_shapes,
     block_norm_shapes,
     block_prefix,
+    block_router_shapes,
     model_tensor_shapes,
     norm_tensor,
     stored_place,
@@ -76,7 +77,8 @@ def make_decoder(config: ModelConfig, tensors: dict[str, F32]) -> Decoder:
     for layer in range(config.num_hidden_layers):
         prefix = block_prefix(config, layer)
         norms = {name: norm(f"{prefix}{name}") for name in block_norm_shapes(config)}
-        blocks.append(Block(norms, {name: linear(f"{prefix}{name}") for name in block_linear_shapes(config)}))
+        names = [*block_linear_shapes(config, layer), *block_router_shapes(config, layer)]
+        blocks.append(Block(norms, {name: linear(f"{prefix}{name}") for name in names}))
     table = tensors["model.embed_tokens.weight"]
     head = FloatLinear(table.astype(np.float32)) if config.tie_word_embeddings else linear("lm_head")
     norm_bias = norm("model.norm.bias") if config.family.norm_bias else None

@@ -11,8 +11,16 @@ from helpers.tiny_model import make_decoder, random_tensors, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from awq_ref.model import FAMILIES, Block, block_forward, block_linear_shapes, make_context
+from awq_ref.model import (
+    FAMILIES,
+    Block,
+    block_forward,
+    block_linear_shapes,
+    block_router_shapes,
+    make_context,
+)
 from awq_ref.pipeline.block_search import NORM_STORAGE
+from awq_ref.pipeline.plans import layer_plan
 from awq_ref.search import LinearFold, fold_into_norm, plan_for, round_to
 from awq_ref.search.unfolding import norm_scales
 
@@ -41,7 +49,7 @@ def test_folding_leaves_the_block_unchanged(family, dtype, seed):
     config, block = a_block(family, rng)
     storage = NORM_STORAGE[dtype, config.family.norm_offset]
     x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
-    scaled = folded(block, config, plan_for(family), random_scales(rng), storage)
+    scaled = folded(block, config, layer_plan(config, 0), random_scales(rng), storage)
     expected = outputs(block, config, x)
     assert_close(outputs(scaled, config, x), expected, atol=TOLERANCE * np.abs(expected).max())
 
@@ -124,11 +132,25 @@ def test_the_last_rows_of_a_fused_qkv_are_not_v_under_grouped_queries(rng):
 @EVERY_FAMILY
 def test_every_linear_reads_one_site_and_every_producer_is_there(family):
     config = tiny_config(**FAMILY_CHANGES[family])
-    plan = plan_for(family)
-    assert sorted(name for group in plan for name in group.consumers) == sorted(block_linear_shapes(config))
-    for group in plan:
-        where = {"norm": config.family.norms, "linear": config.family.linears, "none": {"": None}}
-        assert group.producer in where[group.producer_kind]
+    for layer in range(config.num_hidden_layers):
+        plan, linears = layer_plan(config, layer), block_linear_shapes(config, layer)
+        assert sorted(name for group in plan for name in group.consumers) == sorted(linears)
+        followers = [name for group in plan for name in group.followers]
+        assert followers == list(block_router_shapes(config, layer))
+        for group in plan:
+            where = {"norm": config.family.norms, "linear": linears, "none": {"": None}}
+            assert group.producer in where[group.producer_kind]
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+def test_a_router_that_is_forgotten_would_be_noticed(rng, family):
+    """What others do to a mixture of experts: the norm is divided by s, the router is not multiplied by it."""
+    config, block = a_block(family, rng)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    plan = tuple(replace(group, followers=()) for group in layer_plan(config, 0))
+    scaled = folded(block, config, plan, random_scales(rng), "float32")
+    expected = outputs(block, config, x)
+    assert np.abs(outputs(scaled, config, x) - expected).max() > 1000 * TOLERANCE * np.abs(expected).max()
 
 
 @given(seed=st.integers(0, 2**32 - 1))
