@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from awq_ref import quantize_model
 from awq_ref.checkpoint import demo_model_path
 from awq_ref.pipeline.load import open_tokenizer
+from awq_ref.pipeline.observation import open_float
 from awq_ref.pipeline.texts import calibration_windows
 
 RECIPES = ("awq", "rtn", "gptq", "gptq-r", "awq+gptq", "best")
@@ -24,9 +25,9 @@ RECIPES = ("awq", "rtn", "gptq", "gptq-r", "awq+gptq", "best")
 def measure(repeats: int, samples: int) -> dict[str, list[float]]:
     """Return recipe -> seconds, one per repeat."""
     source = demo_model_path()
-    tokenizer = open_tokenizer(source)
+    _, config = open_float(source)
     windows, _ = calibration_windows(
-        tokenizer, None, samples=samples, seq_len=512, vocab_size=tokenizer.vocab_size
+        open_tokenizer(source, config), None, samples=samples, seq_len=512, vocab_size=config.vocab_size
     )
     seconds: dict[str, list[float]] = {name: [] for name in RECIPES}
     for repeat in range(repeats):

@@ -4,24 +4,25 @@ ModelConfig, FAMILIES       what a config.json says; the known architectures
 block_linear_shapes, ...    names and shapes of tensors
 Block, Context, make_context, attention_forward, mlp_forward, block_forward
 Decoder                     the whole model
+Entrance, enter             from an embedding's rows to the first block
 KVCache, new_cache, PAGE    what earlier tokens left behind
 greedy, stream, generate_batch, rolled, OVERFLOWS
 """
 
 from awq_ref.model.block import (
     Block,
-    Context,
     add_branch,
     attention_forward,
     block_forward,
-    make_context,
     mlp_forward,
     mlp_input,
     normed,
 )
 from awq_ref.model.cache import PAGE, KVCache, new_cache
 from awq_ref.model.config import ModelConfig
-from awq_ref.model.decoder import Decoder, scaled_embeddings
+from awq_ref.model.context import Context, make_context
+from awq_ref.model.decoder import Decoder
+from awq_ref.model.entrance import Entrance, enter
 from awq_ref.model.families import FAMILIES
 from awq_ref.model.generate import OVERFLOWS, generate_batch, greedy, must_reread, rolled, stream
 from awq_ref.model.rope import ROPE_TYPES, RopeConfig
@@ -36,6 +37,8 @@ from awq_ref.model.shapes import (
     model_tensor_shapes,
     norm_tensor,
     outer_tensor_shapes,
+    part_rows,
+    stored_order,
     stored_place,
 )
 
@@ -47,6 +50,7 @@ __all__ = [
     "Block",
     "Context",
     "Decoder",
+    "Entrance",
     "KVCache",
     "ModelConfig",
     "RopeConfig",
@@ -59,6 +63,7 @@ __all__ = [
     "block_router_shapes",
     "block_stored_shapes",
     "block_tensor_shapes",
+    "enter",
     "generate_batch",
     "greedy",
     "make_context",
@@ -71,8 +76,9 @@ __all__ = [
     "norm_tensor",
     "normed",
     "outer_tensor_shapes",
+    "part_rows",
     "rolled",
-    "scaled_embeddings",
+    "stored_order",
     "stored_place",
     "stream",
 ]

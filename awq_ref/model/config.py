@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from awq_ref.errors import FormatError
+from awq_ref.model.alibi import Alibi
 from awq_ref.model.config_keys import (
     SIZE_DEFAULTS,
     SIZE_FIELDS,
+    by_our_names,
+    read_alibi,
     read_eos,
     read_experts,
     read_factors,
@@ -74,6 +77,10 @@ class ModelConfig:
     logit_scale: float = 1.0  # logits are multiplied by it
     attn_logit_softcapping: float = 0.0  # 0: none
     final_logit_softcapping: float = 0.0  # 0: none
+    clip_qkv: float = 0.0  # queries, keys and values are cut off at it, above and below; 0: they are not
+    alibi: Alibi | None = None
+    embedding_size: int = 0  # 0: hidden_size
+    scale_attn_by_inverse_layer_idx: bool = False  # scores of layer n (from 0) are divided by n + 1 as well
     num_experts: int = 0  # of the layers that have some; 0: none has
     num_experts_per_tok: int = 0  # that a token goes through
     moe_intermediate_size: int = 0  # of an expert
@@ -121,6 +128,20 @@ class ModelConfig:
     def softmax_scale(self) -> float:
         """What the products of queries and keys are multiplied by."""
         return self.attention_multiplier or 1.0 / math.sqrt(self.query_pre_attn_scalar or self.head_dim)
+
+    def score_scale(self, layer: int) -> float:
+        """Return what the products of queries and keys of a layer are multiplied by."""
+        return self.softmax_scale / (layer + 1 if self.scale_attn_by_inverse_layer_idx else 1)
+
+    @property
+    def embedding_width(self) -> int:
+        """The width of the embedding's rows."""
+        return self.embedding_size or self.hidden_size
+
+    @property
+    def projects(self) -> bool:
+        """Tell whether linears stand between the embedding's width and the stream's."""
+        return self.embedding_width != self.hidden_size
 
     @property
     def context(self) -> int:
@@ -170,9 +191,9 @@ class ModelConfig:
         """
         model_type = read_model_type(config)
         family = FAMILIES[model_type]
-        config = {**family.defaults, **config}
-        config |= {name: config.get(key) for name, key in family.keys.items()}
+        config = by_our_names(config, family)
         require_needs(config, model_type, family)
+        alibi = read_alibi(config, family)
         sizes: dict[str, Any] = {}
         for name in SIZE_FIELDS:
             default = SIZE_DEFAULTS.get(name)
@@ -192,7 +213,15 @@ class ModelConfig:
             dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
             window_rope=read_window_rope(config, family),
             windows=read_windows(config, family.sliding, sizes["num_hidden_layers"]),
-            rope_layers=rope_layers_of(config, family, sizes["num_hidden_layers"]),
+            rope_layers=(
+                (False,) * sizes["num_hidden_layers"]
+                if alibi or family.position_table
+                else rope_layers_of(config, family, sizes["num_hidden_layers"])
+            ),
+            alibi=alibi,
+            embedding_size=read_whole(config, "word_embed_proj_dim", 0) if family.project_in else 0,
+            scale_attn_by_inverse_layer_idx=bool(config.get("scale_attn_by_inverse_layer_idx"))
+            and "scale_attn_by_inverse_layer_idx" in family.defaults,
             **read_experts(config, family, sizes["num_hidden_layers"]),
             **read_factors(config, family, sizes["hidden_size"]),
         )

@@ -1,9 +1,11 @@
 """The parts of a config.json, each read and checked by one function; `config.ModelConfig.from_json` puts them together.
 
+    look_up, by_our_names       what stands under a family's own keys
     read_number, read_whole     a number, or an error that names the key
     read_model_type             which family it is
     read_factors                multipliers and caps
     read_rope, read_window_rope, rope_layers_of     which rope, and which layers have it
+    read_alibi                  how scores fall with the distance instead
     read_eos                    the ids that end a text
     read_experts                how many experts, how wide, in which layers
     require_known, require_needs    what runs here
@@ -15,9 +17,11 @@ Both spellings are read: ``rope_theta``, ``rope_scaling`` and ``torch_dtype``, a
 import json
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from awq_ref.errors import FormatError, UnsupportedError
+from awq_ref.model.alibi import Alibi
 from awq_ref.model.families import FAMILIES, FILE, nearest
 from awq_ref.model.family import Family
 from awq_ref.model.rope import ROPE_TYPES, RopeConfig
@@ -50,6 +54,7 @@ FACTOR_FIELDS = (
     "logit_scale",
     "attn_logit_softcapping",
     "final_logit_softcapping",
+    "clip_qkv",
 )
 
 
@@ -62,12 +67,39 @@ def require_known(name: str, value: str, known: Mapping[str, object]) -> None:
         )
 
 
+def look_up(config: Mapping[str, Any], key: str) -> Any:
+    """Return what a config.json says under a key; "a.b": under key b of the object a; None if nothing."""
+    outer, dot, inner = key.partition(".")
+    found = config.get(outer)
+    return look_up(found, inner) if dot and isinstance(found, Mapping) else None if dot else found
+
+
+def by_our_names(config: Mapping[str, Any], family: Family) -> dict[str, Any]:
+    """Return a config.json with the family's defaults, and with what its keys say under the names of our fields."""
+    named = {**family.defaults, **config}
+    for name, keys in family.keys.items():
+        values = (look_up(named, key) for key in ((keys,) if isinstance(keys, str) else keys))
+        named[name] = next((value for value in values if value is not None), None)
+    for name, rule in family.derived.items():
+        named[name] = rule(named)
+    return named
+
+
+def read_alibi(config: Mapping[str, Any], family: Family) -> Alibi | None:
+    """Return by how much scores fall with the distance; None in a model with rope or learned positions."""
+    if family.alibi is None or config.get("alibi") is False:
+        return None
+    return replace(family.alibi, bias_max=float(read_number(config, "alibi_bias_max", family.alibi.bias_max)))
+
+
 def require_needs(config: Mapping[str, Any], model_type: str, family: Family) -> None:
     """Raise UnsupportedError where a config.json asks for what no model of the family has here."""
     for name, value in family.needs.items():
-        if config.get(name) not in (value, None):
+        said, runs = look_up(config, name), value if isinstance(value, tuple) else (value,)
+        if said not in (*runs, None):
+            wanted = " or ".join(map(json.dumps, runs))
             raise UnsupportedError(
-                f"config.json: {name} must be {json.dumps(value)} for {model_type}; got {config[name]!r}. Other "
+                f"config.json: {name} must be {wanted} for {model_type}; got {said!r}. Other "
                 "models of the family do not run yet."
             )
 
@@ -102,20 +134,35 @@ def read_whole(config: Mapping[str, Any], name: str, default: int | None = None)
     return int(value)
 
 
+def _variant(config: Mapping[str, Any], name: str) -> str:
+    """Return the row of a family that describes the model: its own, or that of a variant."""
+    told = {**FAMILIES[name].defaults, **config}
+    for keys, row in FAMILIES[name].variants:
+        said = [(look_up(told, key), value) for key, value in keys.items()]
+        if all(value(found) if callable(value) else found == value for found, value in said):
+            return row
+    return name
+
+
 def read_model_type(config: Mapping[str, Any]) -> str:
     """Return the family: the row that the architecture names, or else model_type."""
     architectures = [str(name) for name in config.get("architectures") or []]
-    rows = [name for name, family in FAMILIES.items() if family.architecture in architectures]
+    rows = [
+        name
+        for name, family in FAMILIES.items()
+        if any(known in architectures for known in (family.architecture, *family.other_architectures))
+    ]
     name = rows[0] if rows else str(config.get("model_type"))
     if rows or (not architectures and name in FAMILIES):
-        return name
+        return _variant(config, name)
     known, came = ("architectures", architectures) if architectures else ("model_type", [name])
     names = [family.architecture for family in FAMILIES.values()] if architectures else sorted(FAMILIES)
+    names = list(dict.fromkeys(names))
     near = nearest(came[0])
     raise UnsupportedError(
         f"config.json: {known} must name one of {', '.join(names)}; got {', '.join(came)}. The nearest is "
-        f"{near} ({FAMILIES[near].architecture}); a family is a row of FAMILIES in {FILE} (docs/architecture.md says "
-        "how to add one)."
+        f"{near} ({FAMILIES[near].architecture}); a family is a row of FAMILIES in {FILE} (docs/adding_a_family.md "
+        "says how to add one)."
     )
 
 

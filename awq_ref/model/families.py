@@ -3,7 +3,8 @@
     FAMILIES    model_type -> Family
     nearest     the known family whose name is most like another
 
-Families with experts stand in `expert_families`.
+Families from before Llama, and those with ALiBi, have their rows in `older_families` and `alibi_families`, those with
+experts in `expert_families`.
 
 To add a family: add its row here (and a kind of norm, activation or window to `ops` or `windows` if it brings a new
 one) and to PLANS in `awq_ref/search/plan.py`; docs/families.md tells what the rows differ in.
@@ -13,8 +14,10 @@ Source: the parameter names of Hugging Face transformers.
 
 import difflib
 
+from awq_ref.model.alibi_families import ALIBI_FAMILIES
 from awq_ref.model.expert_families import EXPERT_FAMILIES
 from awq_ref.model.family import LLAMA_NORMS, Family, Norm, gated_linears, plain_linears
+from awq_ref.model.older_families import OLDER_FAMILIES
 
 FILE = "awq_ref/model/families.py"  # where a row is added, for error messages
 
@@ -43,6 +46,12 @@ GEMMA3_NORMS = {
     "post_attention_layernorm": Norm("after_attention"),
     "pre_feedforward_layernorm": Norm("before_mlp"),
     "post_feedforward_layernorm": Norm("after_mlp"),
+}
+GLM4_NORMS = {
+    "input_layernorm": Norm("before_attention"),
+    "post_self_attn_layernorm": Norm("after_attention"),
+    "post_attention_layernorm": Norm("before_mlp"),
+    "post_mlp_layernorm": Norm("after_mlp"),
 }
 
 LLAMA_LINEARS = gated_linears(qkv="attention_bias", o="attention_bias", mlp="mlp_bias")
@@ -138,6 +147,20 @@ FAMILIES: dict[str, Family] = {
             "original_max_position_embeddings": 4096,
         },
     ),
+    "glm4": Family(
+        "Glm4ForCausalLM",
+        gated_linears(qkv="attention_bias", o=False, mlp=False),
+        norms=GLM4_NORMS,
+        fused={"mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj")},
+        rope_neighbours=True,
+        defaults={
+            "head_dim": 128,
+            "num_key_value_heads": 2,
+            "attention_bias": True,
+            "rms_norm_eps": 1.5625e-7,
+            "partial_rotary_factor": 0.5,
+        },
+    ),
     "stablelm": Family(
         "StableLmForCausalLM",
         gated_linears(qkv="attention_bias", o=False, mlp=False),
@@ -190,7 +213,10 @@ FAMILIES: dict[str, Family] = {
         },
         needs={"use_qk_norm": False},
     ),
-} | EXPERT_FAMILIES
+    **OLDER_FAMILIES,
+    **ALIBI_FAMILIES,
+    **EXPERT_FAMILIES,
+}
 
 
 def nearest(name: str) -> str:

@@ -19,6 +19,7 @@ from awq_ref.model import ModelConfig, block_prefix, model_linear_shapes, stored
 from awq_ref.pipeline.load import open_tokenizer
 from awq_ref.pipeline.observation import ObservedBlock, located, observed_blocks, open_float
 from awq_ref.pipeline.plans import layer_plan
+from awq_ref.pipeline.reading import open_model
 from awq_ref.pipeline.stored import (
     check_complete,
     is_float,
@@ -103,7 +104,7 @@ def _open_pair(source: str | Path, quantized: str | Path, report: QuantizationRe
     other, original = Checkpoint.open(quantized), Checkpoint.open(source)
     _require_roles(original, other)
     original, config = open_float(original.folder)
-    other_config = ModelConfig.from_json(other.config)
+    other, other_config = open_model(other.folder)
     quantization = open_quantization(other)
     if not isinstance(quantization, QuantizationConfig):
         raise UnsupportedError(

@@ -8,10 +8,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from awq_ref.checkpoint import RECORD, Checkpoint, Float8Config, Quantization, QuantizationConfig
+from awq_ref.checkpoint import RECORD, Float8Config, Quantization, QuantizationConfig
 from awq_ref.errors import ShapeError
 from awq_ref.model import PAGE, ModelConfig, model_linear_shapes, model_tensor_shapes, outer_tensor_shapes
 from awq_ref.pack import LAYOUTS
+from awq_ref.pipeline.reading import open_model
 from awq_ref.pipeline.stored import open_quantization
 from awq_ref.report.memory import bits_per_weight, kv_cache_bytes, weight_bytes
 from awq_ref.report.tables import format_bytes, format_table
@@ -35,6 +36,12 @@ def mean_bits_per_weight(config: ModelConfig, spec: QuantSpec, layout: str) -> f
 
 def _has_offsets(layout: str) -> bool:
     return "offset" in LAYOUTS[layout].holds
+
+
+def _positions(config: ModelConfig) -> str:
+    if config.family.position_table:
+        return "learned positions"
+    return "alibi" if config.alibi else f"rope {config.rope.rope_type}"
 
 
 def _windows(config: ModelConfig) -> str:
@@ -70,7 +77,7 @@ def _architecture(config: ModelConfig) -> list[list[str]]:
         ],
         [
             "context",
-            f"{config.context} tokens, rope {config.rope.rope_type}{_windows(config)}",
+            f"{config.context} tokens, {_positions(config)}{_windows(config)}",
         ],
     ]
 
@@ -149,8 +156,7 @@ def describe_model(path: str | Path, *, tensors: bool = False) -> str:
     HubError
         If it is a name on the hub and cannot be had from there.
     """
-    checkpoint = Checkpoint.open(path)
-    config = ModelConfig.from_json(checkpoint.config)
+    checkpoint, config = open_model(path)
     quantization = open_quantization(checkpoint)
     rows = _architecture(config) + _storage(config, quantization, checkpoint.folder)
     if quantization is not None:

@@ -11,10 +11,9 @@ from pathlib import Path
 from awq_ref.checkpoint import Checkpoint, Float8Config, Quantization
 from awq_ref.checks import require_one_of
 from awq_ref.errors import FormatError
-from awq_ref.matmul import RESIDENCIES, DenseLinear, Residency
+from awq_ref.matmul import RESIDENCIES, Residency
 from awq_ref.model import (
     Block,
-    Decoder,
     ModelConfig,
     block_linear_shapes,
     block_norm_shapes,
@@ -22,7 +21,8 @@ from awq_ref.model import (
     block_router_shapes,
 )
 from awq_ref.pipeline.model import Model
-from awq_ref.pipeline.stored import check_complete, open_quantization, read_linear, read_norm, read_table
+from awq_ref.pipeline.reading import open_model, read_decoder
+from awq_ref.pipeline.stored import check_complete, open_quantization, read_linear, read_norm
 from awq_ref.text import GenerationDefaults, Tokenizer
 
 
@@ -106,8 +106,7 @@ def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
     (1, 3, 4096)
     """
     require_one_of("load_model", "residency", residency, RESIDENCIES)
-    checkpoint = Checkpoint.open(path)
-    config = ModelConfig.from_json(checkpoint.config)
+    checkpoint, config = open_model(path)
     quantization = open_quantization(checkpoint)
     check_complete(checkpoint, config, quantization)
     tokenizer = open_tokenizer(checkpoint.folder, config)
@@ -116,12 +115,6 @@ def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
         read_block(checkpoint, config, layer, quantization=quantization, residency=residency)
         for layer in range(config.num_hidden_layers)
     ]
-    family = config.family
-    embed_tokens = read_table(checkpoint, config, family.embed_tokens, quantization)
-    tied = config.tie_word_embeddings
-    head = embed_tokens if tied else read_table(checkpoint, config, family.lm_head, quantization)
-    norm = read_norm(checkpoint, config, family.final_norm)
-    norm_bias = read_norm(checkpoint, config, f"{family.final_norm}.bias") if family.norm_bias else None
-    decoder = Decoder(config, embed_tokens, blocks, norm, DenseLinear(head), norm_bias)
+    decoder = read_decoder(checkpoint, config, blocks, quantization)
     note = _residency_note(blocks, quantization)
     return Model(decoder, tokenizer, quantization, note, defaults)

@@ -37,14 +37,15 @@ from awq_ref.model import (
     attention_forward,
     block_forward,
     block_prefix,
+    enter,
     make_context,
     mlp_forward,
     mlp_input,
     normed,
-    scaled_embeddings,
 )
 from awq_ref.pipeline.load import open_tokenizer, read_block
 from awq_ref.pipeline.plans import layer_plan
+from awq_ref.pipeline.reading import open_model, read_entrance
 from awq_ref.pipeline.stored import check_complete
 from awq_ref.pipeline.texts import Calibration, calibration_windows
 from awq_ref.report.progress import progress
@@ -74,24 +75,24 @@ def open_float(path: str | Path) -> tuple[Checkpoint, ModelConfig]:
     UnsupportedError
         If the checkpoint is quantized already.
     """
-    checkpoint = Checkpoint.open(path)
+    checkpoint, config = open_model(path)
     if checkpoint.quantization_config is not None:
         raise UnsupportedError(
             f"{path}: must be a float checkpoint; it is quantized already. Start from its original."
         )
-    config = ModelConfig.from_json(checkpoint.config)
     check_complete(checkpoint, config, None)
     return checkpoint, config
 
 
 def embed_windows(checkpoint: Checkpoint, config: ModelConfig, windows: I64) -> F32:
-    """Look up token embeddings, reading a few thousand rows at a time: float32 (windows, seq, hidden_size)."""
-    name = f"{config.family.embed_tokens}.weight"
+    """Return what enters the first block, float32 (windows, seq, hidden_size); a few thousand embeddings at a time."""
+    name, entrance = f"{config.family.embed_tokens}.weight", read_entrance(checkpoint, config)
+    positions = np.broadcast_to(np.arange(windows.shape[1], dtype=np.int64), windows.shape)
     hidden = np.empty((*windows.shape, config.hidden_size), dtype=np.float32)
     for first in range(0, config.vocab_size, EMBEDDING_ROWS):
         rows = checkpoint.read(name, rows=slice(first, first + EMBEDDING_ROWS))
         here = (windows >= first) & (windows < first + len(rows))
-        hidden[here] = scaled_embeddings(rows[windows[here] - first], config)
+        hidden[here] = enter(rows[windows[here] - first], positions[here], entrance, config)
     return hidden
 
 
@@ -152,7 +153,7 @@ def module_runners(
         u = entered(rows)
         y = attention_forward(u, block, config, context)
         stream = add_branch(hidden[rows], y, block, config, "after_attention")
-        mlp_inputs[rows] = mlp_input(stream, u, block, config)
+        mlp_inputs[rows] = mlp_input(stream, hidden[rows], u, block, config)
 
     def run_attention(weights: Mapping[str, F32]) -> Iterator[F32]:
         changed = _with_weights(block, weights)

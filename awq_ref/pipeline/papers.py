@@ -24,7 +24,7 @@ def _float_modules(config: ModelConfig) -> list[str]:
     """Return the modules with a matrix that stays in float."""
     layers = range(config.num_hidden_layers)
     routers = [f"{block_prefix(config, n)}{name}" for n in layers for name in block_router_shapes(config, n)]
-    return ["lm_head", *routers]
+    return [*config.family.kept_linears(), *routers]
 
 
 def write_papers(

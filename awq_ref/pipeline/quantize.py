@@ -31,7 +31,8 @@ from awq_ref.model import (
     block_router_shapes,
     norm_tensor,
     outer_tensor_shapes,
-    stored_place,
+    part_rows,
+    stored_order,
 )
 from awq_ref.pack import pack_linear
 from awq_ref.pipeline.block_search import search_sites
@@ -50,7 +51,7 @@ from awq_ref.pipeline.papers import write_papers
 from awq_ref.pipeline.rounding import round_site
 from awq_ref.pipeline.streams import open_streams, shared_sites
 from awq_ref.pipeline.texts import Calibration, calibration_windows
-from awq_ref.quantize import join_rows
+from awq_ref.quantize import join_rows, take_rows
 from awq_ref.report.progress import progress
 from awq_ref.report.quantization import LayerReport, QuantizationReport
 from awq_ref.search import LinearFold, Recipe, recipe_named
@@ -111,15 +112,16 @@ def _write_linears(
 ) -> None:
     """Write the linears of a site; those that are one tensor in the checkpoint are put together."""
     for name, parts in job.config.family.stored_linears(linears).items():
-        place = f"{prefix}{name}"
-        for end, array in pack_linear(join_rows([linears[part] for part in parts]), job.layout).items():
+        place, order = f"{prefix}{name}", stored_order(job.config, name)
+        joined = take_rows(join_rows([linears[part] for part in parts]), order)
+        for end, array in pack_linear(joined, job.layout).items():
             writer.add(f"{place}.{end}", array)
         bias = f"{place}.bias"
         if bias in job.checkpoint:
             values = job.checkpoint.read(bias)
-            rows = [stored_place(job.config, f"{prefix}{part}")[1] for part in parts]
-            folded = [folds[part].apply_bias(values[row]) for part, row in zip(parts, rows, strict=True)]
-            writer.add(bias, np.concatenate(folded), dtype=job.stored_dtype(bias))
+            rows = part_rows(job.config, name).items()
+            folded = np.concatenate([folds[part].apply_bias(values[row]) for part, row in rows])
+            writer.add(bias, folded[order], dtype=job.stored_dtype(bias))
 
 
 def _write_routers(

@@ -3,6 +3,7 @@
 open_quantization        what the checkpoint says about its weights, as a record
 is_float                 a linear is stored as floats (of 8 bits, too)
 read_weight, read_quantized_linear   a linear as floats, or as integers and their grid
+read_rows                some rows of a float tensor
 read_norm, read_table    a norm; the embedding or the head as floats
 read_linear              a linear as the operator that multiplies by it
 check_complete           all tensors are there, none is left over, said from the headers
@@ -23,7 +24,7 @@ from awq_ref.checkpoint import (
     spread_scales,
 )
 from awq_ref.checks import require_finite
-from awq_ref.dtypes import F32, AnyArray
+from awq_ref.dtypes import F32, I64, AnyArray
 from awq_ref.errors import FormatError, ShapeError
 from awq_ref.matmul import DenseLinear, Residency, to_operator
 from awq_ref.model import (
@@ -60,6 +61,11 @@ def _stored_as_float(checkpoint: Checkpoint, place: str) -> bool:
     """Tell whether a module's weight is there as floats."""
     name = f"{place}.weight"
     return name in checkpoint and checkpoint.info(name).dtype in FLOATS
+
+
+def read_rows(checkpoint: Checkpoint, name: str, rows: slice | I64) -> F32:
+    """Read some rows of a float tensor: a part, of which nothing else is read, or by their numbers."""
+    return checkpoint.read(name, rows=rows) if isinstance(rows, slice) else checkpoint.read(name)[rows]
 
 
 def is_float(checkpoint: Checkpoint, config: ModelConfig, name: str) -> bool:
@@ -123,13 +129,13 @@ def _read_float8(checkpoint: Checkpoint, place: str, stored: Float8Config) -> F3
 
 
 def _read_float(
-    checkpoint: Checkpoint, place: str, quantization: Quantization | None, rows: slice | None = None
+    checkpoint: Checkpoint, place: str, quantization: Quantization | None, rows: slice | I64 | None = None
 ) -> F32:
     name = f"{place}.weight"
     if isinstance(quantization, Float8Config) and checkpoint.info(name).dtype == FLOAT8:
         weight = _read_float8(checkpoint, place, quantization)
         return weight if rows is None else weight[rows]
-    return checkpoint.read(name, rows=rows)
+    return checkpoint.read(name) if rows is None else read_rows(checkpoint, name, rows)
 
 
 def read_weight(
@@ -137,6 +143,8 @@ def read_weight(
 ) -> F32:
     """Read the float weight of one linear, by its whole name."""
     place, rows = stored_place(config, name)
+    if config.family.transposed:
+        return np.ascontiguousarray(_read_float(checkpoint, place, quantization).T[rows])
     return _read_float(checkpoint, place, quantization, None if place == name else rows)
 
 
@@ -147,7 +155,7 @@ def read_table(
     if not isinstance(quantization, QuantizationConfig) or _stored_as_float(checkpoint, place):
         return _read_float(checkpoint, place, quantization)
     linear = _read_integers(checkpoint, place, quantization)
-    _require_shape(checkpoint, place, linear, (config.vocab_size, config.hidden_size))
+    _require_shape(checkpoint, place, linear, (config.vocab_size, config.embedding_width))
     return dequantize_linear(linear)
 
 
@@ -160,7 +168,7 @@ def read_linear(
 ) -> LinearOperator:
     """Read one linear as it is stored: float under NAME.weight, integers under the names of the layout."""
     place, rows = stored_place(config, name)
-    bias = checkpoint.read(f"{place}.bias", rows=rows) if f"{place}.bias" in checkpoint else None
+    bias = read_rows(checkpoint, f"{place}.bias", rows) if f"{place}.bias" in checkpoint else None
     if not isinstance(quantization, QuantizationConfig) or _stored_as_float(checkpoint, place):
         return DenseLinear(read_weight(checkpoint, config, name, quantization), bias)
     linear = read_quantized_linear(checkpoint, config, name, quantization)

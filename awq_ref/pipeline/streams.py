@@ -138,10 +138,10 @@ class TwoStreams:
 
     def _mlp(self, which: int, rows: slice) -> Callable[[Block], F32]:
         """Return what runs the MLP of a block on some windows, after `_leave_attention`."""
-        block, stream, u = self._blocks[which], self._streams[which][rows], self._entered[which][rows]
-        if self._config.family.parallel:
-            u = normed(u, block, self._config, "before_attention")
-        inputs = mlp_input(stream, u, block, self._config)
+        block, stream, before = self._blocks[which], self._streams[which][rows], self._entered[which][rows]
+        parallel = self._config.family.parallel
+        u = normed(before, block, self._config, "before_attention") if parallel else before
+        inputs = mlp_input(stream, before, u, block, self._config)
         return lambda block: mlp_forward(inputs, block, self._config)
 
     def _pass_attention(self, which: int, rows: slice, mixed: F32) -> None:

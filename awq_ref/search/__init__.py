@@ -45,12 +45,12 @@ from awq_ref.search.plan import (
     PLANS,
     ScaleGroup,
     plan_for,
-    query_head_tie,
     routed_sites,
     site_inputs,
 )
 from awq_ref.search.recipes import RECIPES, Recipe, recipe_named
 from awq_ref.search.result import BlockResult, SiteReport
+from awq_ref.search.ties import query_head_tie
 
 __all__ = [
     "EXPERT_PLANS",

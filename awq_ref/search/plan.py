@@ -5,7 +5,6 @@
     EXPERT_PLANS     the same for layers with experts
     plan_for         the rows of a family
     site_inputs      for every site a linear layer to watch during calibration
-    query_head_tie   which row of v_proj feeds which input channel of o_proj
 
 To add a family: one row set in PLANS. Layers have Hugging Face's names below `model.layers.N.`.
 Source: Lin et al. 2023, arXiv:2306.00978, section 3.2; llm-awq, awq/quantize/auto_scale.py.
@@ -15,11 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
-
-from awq_ref.checks import require_between
-from awq_ref.dtypes import I64
-from awq_ref.errors import RangeError, UnsupportedError
+from awq_ref.errors import UnsupportedError
 
 
 @dataclass(frozen=True)
@@ -130,6 +125,30 @@ COHERE = (
     LLAMA[3],
 )
 
+
+def _without_gate(before_attention: str, before_mlp: str) -> tuple[ScaleGroup, ...]:
+    """Return the plan of a block with these two norms and an MLP without a gate."""
+    return _replaced(
+        LLAMA,
+        qkv=replace(LLAMA[0], producer=before_attention),
+        gate_up=replace(LLAMA[2], site="mlp.up", producer=before_mlp, consumers=("mlp.up_proj",)),
+        down=_unscaled(LLAMA[3]),
+    )
+
+
+WITHOUT_GATE = _without_gate("input_layernorm", "post_attention_layernorm")
+# Attention and MLP read one norm's output, and the MLP has no gate: four linears, one site.
+PHI = (
+    replace(LLAMA[0], site="qkv_up", consumers=(*LLAMA[0].consumers, "mlp.up_proj"), judged="both"),
+    LLAMA[1],
+    _unscaled(LLAMA[3]),
+)
+MPT = _without_gate("norm_1", "norm_2")
+# A ReLU lets a positive factor through: max(u / s, 0) = max(u, 0) / s.
+OPT = _replaced(_without_gate("self_attn_layer_norm", "final_layer_norm"), down=LLAMA[3])
+# Norms of the stream: what attention and MLP read is what they are added to.
+OPT_POST_NORM = _replaced(OPT, qkv=_unscaled(OPT[0]), up=_unscaled(OPT[2]))
+
 PLANS: dict[str, tuple[ScaleGroup, ...]] = {
     "llama": LLAMA,
     "mistral": LLAMA,
@@ -141,10 +160,23 @@ PLANS: dict[str, tuple[ScaleGroup, ...]] = {
     "gemma2": GEMMA2,
     "gemma3_text": GEMMA2,
     "phi3": LLAMA,
+    "glm4": LLAMA,
     "stablelm": LLAMA,
     "starcoder2": STARCODER2,
     "smollm3": LLAMA,
     "cohere": COHERE,
+    "gpt_neox": WITHOUT_GATE,
+    "gpt_neox_sequential": WITHOUT_GATE,
+    "phi": PHI,
+    "opt": OPT,
+    "opt_post_norm": OPT_POST_NORM,
+    "gpt2": _without_gate("ln_1", "ln_2"),
+    "falcon": PHI,
+    "falcon_two_norms": _without_gate("ln_attn", "ln_mlp"),
+    "falcon_sequential": WITHOUT_GATE,
+    "bloom": WITHOUT_GATE,
+    "mpt": MPT,
+    "mpt_clipped": _replaced(MPT, o=replace(_unscaled(MPT[1]), tied=False)),  # v is clipped before o reads it
     "mixtral": LLAMA,  # of its layers without experts, should there be any
     "qwen3_moe": LLAMA,
 }
@@ -233,37 +265,3 @@ def site_inputs(plan: Iterable[ScaleGroup]) -> dict[str, str]:
 def routed_sites(plan: Iterable[ScaleGroup]) -> frozenset[str]:
     """Return the sites that perhaps no token reaches."""
     return frozenset(group.site for group in plan if group.routed)
-
-
-def query_head_tie(*, n_heads: int, n_kv_heads: int, head_dim: int) -> I64:
-    """Return for every input channel of o_proj the row of v_proj that feeds it.
-
-    Channel d of query head h reads row (h // (n_heads / n_kv_heads)) * head_dim + d.
-
-    Parameters
-    ----------
-    n_heads, n_kv_heads, head_dim : int
-        num_attention_heads, num_key_value_heads and head_dim of the configuration.
-
-    Returns
-    -------
-    tie : int64 array, shape (n_heads * head_dim,), values in [0, n_kv_heads * head_dim)
-
-    Raises
-    ------
-    RangeError
-        If a number is less than 1, or n_kv_heads does not divide n_heads.
-
-    Examples
-    --------
-    >>> query_head_tie(n_heads=4, n_kv_heads=2, head_dim=2).tolist()
-    [0, 1, 0, 1, 2, 3, 2, 3]
-    """
-    for name, value in (("n_heads", n_heads), ("n_kv_heads", n_kv_heads), ("head_dim", head_dim)):
-        require_between("query_head_tie", name, value, 1, 2**31)
-    if n_heads % n_kv_heads:
-        raise RangeError(
-            f"query_head_tie: n_kv_heads must divide n_heads; got n_heads={n_heads}, n_kv_heads={n_kv_heads}."
-        )
-    rows = np.arange(n_kv_heads * head_dim, dtype=np.int64).reshape(n_kv_heads, 1, head_dim)
-    return np.repeat(rows, n_heads // n_kv_heads, axis=1).ravel()  # (n_heads * head_dim,)

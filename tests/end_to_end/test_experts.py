@@ -14,7 +14,7 @@ from awq_ref.errors import CalibrationWarning, ShapeError
 from awq_ref.model import ModelConfig
 from awq_ref.pack import pack_linear
 from awq_ref.pipeline import compare_models, describe_model
-from awq_ref.pipeline.load import read_quantized_linear
+from awq_ref.pipeline.stored import read_quantized_linear
 from awq_ref.quantize import dequantize_linear, pseudo_quantize, quantize_linear
 
 IDS = np.random.default_rng(5).integers(0, 250, (4, 32))

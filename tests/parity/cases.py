@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from parity.older_cases import OLDER_CASES, VARIANTS, attention_of, drop_prefix
 from transformers import AutoConfig, AutoModelForCausalLM
 
 TOLERANCE = 1e-5
@@ -167,6 +168,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "tie_word_embeddings": True,
         },
     ),
+    "glm4": ("glm4", {"head_dim": 24}),
+    "glm4_without_biases": ("glm4", {"head_dim": 8, "attention_bias": False, "partial_rotary_factor": 1.0}),
     "stablelm": ("stablelm", {"use_qkv_bias": True}),
     "stablelm_half": ("stablelm", {"partial_rotary_factor": 0.5, "tie_word_embeddings": True}),
     "starcoder2": ("starcoder2", {}),
@@ -178,6 +181,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "cohere": ("cohere", {"logit_scale": 0.5}),
     "cohere_biases": ("cohere", {"attention_bias": True, "tie_word_embeddings": False}),
+    **OLDER_CASES,
     "mixtral": ("mixtral", {"num_local_experts": 4}),
     "mixtral_window": (
         "mixtral",
@@ -214,24 +218,28 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 def save_model(folder: Path, family: str, *, seed: int = 11, **changes: Any) -> Any:
     """Save a random model to the folder; return what transformers loads from it, in float32."""
     dtype, shard = changes.pop("dtype", torch.float32), changes.pop("max_shard_size", "1GB")
+    prefix = changes.pop("without_prefix", "")
     changes.pop("model_type", None)
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(family, **(SIZES | changes))
-    config._attn_implementation = "eager"  # the one that caps scores
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    config = AutoConfig.for_model(VARIANTS.get(family, family), **(SIZES | changes))
+    kind = attention_of(config)
+    config._attn_implementation = kind
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=kind)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1:  # norms and biases start as ones and zeros, which would hide mistakes
                 parameter.add_(0.3 * torch.randn_like(parameter))
             assert torch.isfinite(parameter).all(), name
     model.to(dtype).save_pretrained(folder, max_shard_size=shard)
+    drop_prefix(folder / "model.safetensors", prefix)
     return loaded(folder)
 
 
 def loaded(folder: Path) -> Any:
     """Return what transformers loads from a folder, in float32."""
     # Loaded, even where the model is at hand: .to(dtype) has rounded the rope frequencies too, which are no weights.
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    kind = attention_of(AutoConfig.from_pretrained(folder))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=kind)
     return model.eval()
 
 

@@ -35,11 +35,15 @@ def weight_of(qweight: torch.Tensor, qzeros: torch.Tensor, scales: torch.Tensor)
     return ((nibbles(qweight) - zeros) * scales).T.contiguous()
 
 
-def filled(folder: Path, target: Path):
-    """What transformers loads from a float32 folder with the weights of a quantized one; and how many were integers."""
+def filled(folder: Path, target: Path, *, transposed: bool):
+    """What transformers loads from a float32 folder with the weights of a quantized one; and how many were integers.
+
+    transposed: the float model's linears are stored as (in, out).
+    """
     stored = load_file(folder / "model.safetensors")
     places = [name.removesuffix(".qweight") for name in stored if name.endswith(".qweight")]
     weights = {f"{p}.weight": weight_of(*(stored.pop(f"{p}.{end}") for end in TENSORS)) for p in places}
+    weights = {name: weight.T if transposed else weight for name, weight in weights.items()}
     target.mkdir()
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     del config["quantization_config"]
@@ -59,7 +63,7 @@ def test_transformers_computes_the_same_from_it(tmp_path, family, symmetric):
         tmp_path / "float", tmp_path / "int4", bits=4, group_size=16, symmetric=symmetric, layout="gemm",
         calibration=ids, shown=False,
     )  # fmt: skip
-    model, n_integers = filled(tmp_path / "int4", tmp_path / "filled")
+    model, n_integers = filled(tmp_path / "int4", tmp_path / "filled", transposed=family == "gpt2")
     assert n_integers >= 4 * model.config.num_hidden_layers
     wanted = theirs(model, ids)
     for residency in ("dense", "packed"):

@@ -58,7 +58,7 @@ def test_logits_with_padding_are_the_same(pair):
 def test_every_blocks_output_is_the_same(pair):
     ours, model = pair
     ids, seen = random_ids(2, 20), []
-    for layer in model.model.layers:
+    for layer in next(part for part in model.modules() if isinstance(part, torch.nn.ModuleList)):
         layer.register_forward_hook(
             lambda module, given, out: seen.append(out[0] if type(out) is tuple else out)
         )

@@ -18,6 +18,7 @@ from awq_ref.model import (
     block_linear_shapes,
     block_router_shapes,
     make_context,
+    stored_place,
 )
 from awq_ref.pipeline.block_search import NORM_STORAGE
 from awq_ref.pipeline.plans import layer_plan
@@ -127,6 +128,64 @@ def test_the_last_rows_of_a_fused_qkv_are_not_v_under_grouped_queries(rng):
     expected = outputs(block, config, x)
     changed = outputs(Block(block.norms, wrong), config, x) - expected
     assert np.abs(changed).max() > 1000 * TOLERANCE * np.abs(expected).max()
+
+
+def fold_v(config, tensors, rows, scales):
+    """The tensors of one BLOOM layer with some rows of its qkv divided, the columns of its o multiplied."""
+    at = "transformer.h.0.self_attention."
+    changed = {name: array.copy() for name, array in tensors.items()}
+    changed[f"{at}query_key_value.weight"][rows] /= scales[:, None]
+    changed[f"{at}query_key_value.bias"][rows] /= scales
+    changed[f"{at}dense.weight"] *= scales
+    return make_decoder(config, changed).blocks[0]
+
+
+def test_the_last_third_of_a_qkv_that_goes_by_head_is_not_v(rng):
+    """What others do to BLOOM's and Falcon's query_key_value: they divide its last rows, some of q and k too."""
+    config = tiny_config(**FAMILY_CHANGES["bloom"], n_layer=1)
+    tensors = random_tensors(config, rng, gain=0.7)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    scales = np.exp(rng.uniform(-2, 2, 8)).astype(np.float32)
+    expected = outputs(make_decoder(config, tensors).blocks[0], config, x)
+    _, rows = stored_place(config, "transformer.h.0.self_attn.v_proj")
+    bound = TOLERANCE * np.abs(expected).max()
+    assert_close(outputs(fold_v(config, tensors, rows, scales), config, x), expected, atol=bound)
+    wrong = outputs(fold_v(config, tensors, np.arange(16, 24), scales), config, x)
+    assert np.abs(wrong - expected).max() > 1000 * bound
+
+
+def test_scales_pass_a_relu_but_no_gelu(rng):
+    config, block = a_block("opt", rng)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    through = (plan_for("opt")[3],)
+    assert through[0].producer == "mlp.up_proj"
+    scaled = folded(block, config, through, random_scales(rng), "float32")
+    for activation, differs in (("relu", False), ("gelu", True)):
+        changed = replace(config, hidden_act=activation)
+        expected = outputs(block, changed, x)
+        error, bound = (
+            np.abs(outputs(scaled, changed, x) - expected).max(),
+            TOLERANCE * np.abs(expected).max(),
+        )
+        assert (error > 1000 * bound) if differs else (error <= bound)
+
+
+def test_scales_behind_a_clip_would_be_noticed(rng):
+    """MPT StoryWriter with the plan of the other MPTs: v -> o passes the clip of v."""
+    config, block = a_block("mpt_clipped", rng)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    scaled = folded(block, config, (plan_for("mpt")[1],), random_scales(rng), "float32")
+    expected = outputs(block, config, x)
+    assert np.abs(outputs(scaled, config, x) - expected).max() > 1000 * TOLERANCE * np.abs(expected).max()
+
+
+def test_scales_for_a_norm_of_the_stream_would_be_noticed(rng):
+    """OPT 350m with the plan of the others: what the norm makes is also what the modules are added to."""
+    config, block = a_block("opt_post_norm", rng)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    scaled = folded(block, config, (plan_for("opt")[2],), random_scales(rng), "float32")
+    expected = outputs(block, config, x)
+    assert np.abs(outputs(scaled, config, x) - expected).max() > 1000 * TOLERANCE * np.abs(expected).max()
 
 
 @EVERY_FAMILY

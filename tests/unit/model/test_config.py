@@ -149,7 +149,7 @@ def test_an_unknown_architecture_says_which_are_known_and_where_to_add_it():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_act": "relu"}, "hidden_act must be one of gelu_pytorch_tanh, silu, swish; got 'relu'"),
+        ({"hidden_act": "mish"}, "hidden_act must be one of gelu, .*, relu, silu, swish; got 'mish'"),
         (
             {"rope_scaling": {"type": "mrope", "mrope_section": [1, 1]}},
             "rope_type must be one of .*llama3.*; got 'mrope'",

@@ -23,6 +23,8 @@ from awq_ref.model import (
     new_cache,
     stored_place,
 )
+from awq_ref.model.alibi_families import ALIBI_FAMILIES
+from awq_ref.model.older_families import OLDER_FAMILIES
 
 IDS = np.array([[3, 1, 4, 1, 5, 9, 2], [16, 0, 2, 6, 5, 3, 8]], dtype=np.int64)
 # Of the largest logit. The running bound of the loop lets every rounding conspire with every other through norms and
@@ -123,7 +125,11 @@ def test_windows_of_the_families():
 
 def test_layers_without_rope():
     layers = {name: tiny_config(**changes).rope_layers for name, changes in FAMILY_CHANGES.items()}
-    assert {name: found for name, found in layers.items() if found} == {"smollm3": (True, False)}
+    with_rope = ("smollm3", "falcon", "falcon_two_norms", "phi", "gpt_neox", "gpt_neox_sequential")
+    assert {name: found for name, found in layers.items() if found} == {
+        "smollm3": (True, False),
+        **{name: (False, False) for name in OLDER_FAMILIES | ALIBI_FAMILIES if name not in with_rope},
+    }
     assert tiny_config(model_type="smollm3", no_rope_layers=[0, 1]).rope_layers == (False, True)
     assert tiny_config(model_type="smollm3").rope_layers == ()  # every fourth, of two
     assert (
