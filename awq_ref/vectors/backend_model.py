@@ -19,6 +19,7 @@ from awq_ref.model import (
     block_forward,
     greedy,
     make_context,
+    new_cache,
 )
 from awq_ref.model.attention import Scores, attention
 from awq_ref.model.ops import ACTIVATIONS, layer_norm, rms_norm
