@@ -1,4 +1,4 @@
-"""The command line: `awq-ref quantize | generate | perplexity | inspect | paper | vectors | conform | demo`.
+"""The command line: `awq-ref quantize | generate | chat | perplexity | inspect | paper | vectors | conform | demo`.
 
 The options of every command; what they do is in `awq_ref.commands`.
 Exit code 0: done. 1: `conform` found a backend wrong. 2: an error or an interrupt, one message on standard error and
@@ -16,10 +16,12 @@ from pathlib import Path
 from awq_ref import __version__, commands
 from awq_ref.errors import AwqRefError, CalibrationWarning
 from awq_ref.matmul import RESIDENCIES
+from awq_ref.model import OVERFLOWS
 from awq_ref.pack import LAYOUTS
 from awq_ref.paper.experiment import Options
 from awq_ref.search import RECIPES
 from awq_ref.spec import BITS
+from awq_ref.text.sampling import GREEDY, Sampling
 from awq_ref.vectors.case import LEVELS
 
 ON_HUB = "or its name on the Hugging Face hub: NAME or NAME@REVISION"
@@ -64,20 +66,53 @@ def _add_quantize(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--verbose", action="store_true", help="print the choice made at every site")
 
 
+def _add_sampling(parser: argparse.ArgumentParser, defaults: Sampling | None) -> None:
+    """Add how a model picks tokens and holds its weights; without defaults, generation_config.json has them."""
+
+    def add(name: str, kind: type, summary: str) -> None:
+        default = None if defaults is None else getattr(defaults, name)
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=kind, default=default, help=summary)
+
+    add("temperature", float, "0: always the most likely token")
+    add("top_p", float, "sample from the likeliest tokens that hold this share")
+    add("top_k", int, "sample from this many likeliest tokens; 0: all")
+    add("min_p", float, "sample from tokens at least this share as likely as the likeliest")
+    add("repetition_penalty", float, "above 1: what was seen becomes less likely")
+    parser.add_argument("--seed", type=int, default=0, help="of the sampler")
+    parser.add_argument(
+        "--residency", default="packed", choices=RESIDENCIES, help="how quantized weights stay in memory"
+    )
+
+
 def _add_generate(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _add_command(parsers, "generate", commands.run_generate, "continue a prompt")
     parser.add_argument("model", help=f"float or quantized checkpoint folder, {ON_HUB}")
     parser.add_argument("--prompt", required=True, help="text to continue")
     parser.add_argument("--max-new-tokens", type=int, default=64, help="stop after this many")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0: always the most likely token")
     parser.add_argument(
-        "--top-p", type=float, default=1.0, help="sample from the likeliest tokens that hold this share"
+        "--overflow",
+        default="error",
+        choices=OVERFLOWS,
+        help="where the context ends: stop, and refuse a longer prompt; or roll, and forget the oldest tokens",
     )
-    parser.add_argument("--top-k", type=int, default=0, help="sample from this many likeliest tokens; 0: all")
-    parser.add_argument("--seed", type=int, default=0, help="of the sampler")
+    _add_sampling(parser, GREEDY)
+
+
+def _add_chat(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add_command(parsers, "chat", commands.run_chat, "talk to a model")
+    parser.add_argument("model", help=f"float or quantized checkpoint folder, {ON_HUB}")
+    parser.add_argument("--system", metavar="TEXT", help="what stands before the conversation")
     parser.add_argument(
-        "--residency", default="packed", choices=RESIDENCIES, help="how quantized weights stay in memory"
+        "--template", type=Path, metavar="FILE", help="a chat template instead of the model's own"
     )
+    parser.add_argument(
+        "--max-new-tokens", type=int, help="of an answer; default: a quarter of the context, at most 512"
+    )
+    parser.add_argument(
+        "--drop-oldest", action="store_true", help="forget the oldest turns when the context is full"
+    )
+    _add_sampling(parser, None)
 
 
 def _add_perplexity(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -161,6 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_quantize(parsers)
     _add_generate(parsers)
+    _add_chat(parsers)
     _add_perplexity(parsers)
     _add_inspect(parsers)
     _add_paper(parsers)

@@ -53,7 +53,10 @@ def run_generate(arguments: argparse.Namespace) -> int:
         temperature=arguments.temperature,
         top_p=arguments.top_p,
         top_k=arguments.top_k,
+        min_p=arguments.min_p,
+        repetition_penalty=arguments.repetition_penalty,
         seed=arguments.seed,
+        overflow=arguments.overflow,
     )
     print(arguments.prompt, end="", flush=True)
     for piece in stream:
@@ -67,6 +70,13 @@ def run_generate(arguments: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return 0
+
+
+def run_chat(arguments: argparse.Namespace) -> int:
+    """Talk to a model."""
+    from awq_ref.chat import run_chat as talk
+
+    return talk(arguments)
 
 
 def run_perplexity(arguments: argparse.Namespace) -> int:

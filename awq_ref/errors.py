@@ -25,6 +25,10 @@ class FormatError(AwqRefError, ValueError):
     """A file or a configuration does not say what its format requires."""
 
 
+class ChatTemplateError(AwqRefError, ValueError):
+    """A chat template cannot be read, refuses a conversation, takes too long, or does what a template may not."""
+
+
 class MissingTensorError(AwqRefError, KeyError):
     """A checkpoint lacks a tensor or a shard that the model needs."""
 

@@ -3,8 +3,10 @@
 windows      which tokens are run
 observe      what enters the linear layers while they run
 statistics   mean |x| and the Gram matrix of every site: all that the search needs
+drift        what quantized layers have made of a site's input, beside what it was
 """
 
+from awq_ref.calibration.drift import DriftAccumulator, DriftStatistics
 from awq_ref.calibration.observe import (
     Observations,
     Observed,
@@ -22,6 +24,8 @@ from awq_ref.calibration.statistics import (
 from awq_ref.calibration.windows import llm_awq_windows, token_windows
 
 __all__ = [
+    "DriftAccumulator",
+    "DriftStatistics",
     "Observations",
     "Observed",
     "SiteStatistics",

@@ -8,7 +8,7 @@
 Nothing is hung on the layers: the block is run with wrapped ones, which are then forgotten.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -98,6 +98,7 @@ def observe(
     sites: Mapping[str, str],
     *,
     token_stride: int | None = None,
+    may_miss: Collection[str] = (),
 ) -> Observations:
     """Run a block with observed linear layers; return the statistics of the sites' inputs.
 
@@ -110,6 +111,8 @@ def observe(
         For every site one of the linear layers that it feeds (`search.plan.site_inputs`).
     token_stride : int or None
         Keep every so many tokens as well.
+    may_miss : collection of str
+        Sites that perhaps no token reaches; they are left out then.
 
     Returns
     -------
@@ -131,7 +134,8 @@ def observe(
         listeners = (sums[site], kept[site]) if kept else (sums[site],)
         observed[name] = Observed(observed[name], listeners)
     run(observed)
+    missed = {site for site in may_miss if not sums[site].count}
     return Observations(
-        {site: entry.finish() for site, entry in sums.items()},
-        {site: entry.finish() for site, entry in kept.items()},
+        {site: entry.finish() for site, entry in sums.items() if site not in missed},
+        {site: entry.finish() for site, entry in kept.items() if site not in missed},
     )

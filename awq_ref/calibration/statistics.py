@@ -2,6 +2,7 @@
 
     SiteStatistics          count, sum |x| and sum x x^T; mergeable
     StatisticsAccumulator   adds activations up batch by batch, in bounded memory
+    gram_buffer, add_gram, mirror_gram    X^T X batch by batch, half of the work
     merge                   statistics of two sets of tokens -> statistics of both
     save_statistics         one safetensors file for many sites
     load_statistics         its inverse
@@ -84,6 +85,27 @@ def _panels(in_features: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + PANEL, in_features)
 
 
+def gram_buffer(in_features: int) -> F32:
+    """Return the buffer that `add_gram` needs."""
+    return np.empty((in_features, min(PANEL, in_features)), dtype=np.float32)
+
+
+def add_gram(tokens: F32, gram_sum: F32, buffer: F32) -> None:
+    """Add X^T X of tokens (n, in_features) to the lower triangle of gram_sum, panel by panel."""
+    for start, stop in _panels(tokens.shape[1]):
+        product = buffer[: tokens.shape[1] - start, : stop - start]
+        np.matmul(tokens[:, start:].T, tokens[:, start:stop], out=product)
+        gram_sum[start:, start:stop] += product
+
+
+def mirror_gram(gram_sum: F32) -> None:
+    """Copy the lower triangle to the upper one."""
+    for start, stop in _panels(len(gram_sum)):
+        block = gram_sum[start:stop, start:stop]
+        block[...] = np.tril(block) + np.tril(block, -1).T
+        gram_sum[start:stop, stop:] = gram_sum[stop:, start:stop].T
+
+
 class StatisticsAccumulator:
     """Adds up SiteStatistics batch by batch. Memory: one Gram matrix and one panel of it.
 
@@ -109,7 +131,12 @@ class StatisticsAccumulator:
         self._count = 0
         self._abs_sum = np.zeros(in_features, dtype=np.float64)
         self._gram_sum = np.zeros((in_features, in_features), dtype=np.float32)
-        self._product = np.empty((in_features, min(PANEL, in_features)), dtype=np.float32)
+        self._product = gram_buffer(in_features)
+
+    @property
+    def count(self) -> int:
+        """Tokens so far."""
+        return self._count
 
     def add(self, x: F32) -> None:
         """Add the tokens of x, float32 (..., in_features).
@@ -131,14 +158,7 @@ class StatisticsAccumulator:
         self._abs_sum += abs_sum
         self._count += len(tokens)
         with np.errstate(over="ignore", invalid="ignore"):  # finish() reports an overflow
-            self._add_gram(tokens)
-
-    def _add_gram(self, tokens: F32) -> None:
-        """Add X^T X, lower triangle, panel by panel."""
-        for start, stop in _panels(tokens.shape[1]):
-            product = self._product[: tokens.shape[1] - start, : stop - start]
-            np.matmul(tokens[:, start:].T, tokens[:, start:stop], out=product)
-            self._gram_sum[start:, start:stop] += product
+            add_gram(tokens, self._gram_sum, self._product)
 
     def finish(self) -> SiteStatistics:
         """Return the statistics and give the arrays away: the accumulator cannot be used again.
@@ -149,10 +169,7 @@ class StatisticsAccumulator:
             If no token came, or a square overflowed float32.
         """
         gram_sum = self._gram_sum
-        for start, stop in _panels(len(gram_sum)):
-            block = gram_sum[start:stop, start:stop]
-            block[...] = np.tril(block) + np.tril(block, -1).T
-            gram_sum[start:stop, stop:] = gram_sum[stop:, start:stop].T
+        mirror_gram(gram_sum)
         require_finite(f"calibration, inputs of {self._site}", "the sum of squares", gram_sum.diagonal())
         statistics = SiteStatistics(self._count, self._abs_sum, gram_sum)
         del self._gram_sum, self._abs_sum, self._product

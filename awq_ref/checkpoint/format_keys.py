@@ -18,9 +18,8 @@ Config: TypeAlias = dict[str, Any]
 Value = TypeVar("Value")
 
 WHO = "read_quantization_config"
-PATTERN = (
-    "re:"  # compressed-tensors: what follows is a regular expression, matched from the start of the name
-)
+PATTERN = "re:"  # before a regular expression of compressed-tensors, matched from the start of a name
+MAX_REPEATS = 5  # quantifiers in one; a name of n letters is then matched in at most some n**5 / 5! steps
 
 
 def _matches(pattern: str, module: str) -> bool:
@@ -114,18 +113,34 @@ def require_agreement(found: Mapping[str, object]) -> None:
         )
 
 
+def _require_pattern(key: str, name: str) -> None:
+    """Raise FormatError unless what follows "re:" is a regular expression that cannot take forever.
+
+    A file may come from anyone, and matching can take exponentially long if a group is repeated.
+    """
+    pattern = name.removeprefix(PATTERN)
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise FormatError(
+            f"{WHO}: {key} must hold regular expressions after {PATTERN}; {name!r}: {error}."
+        ) from None
+    repeats = len(re.findall(r"[*+{]", pattern))
+    if repeats > MAX_REPEATS or re.search(r"\)[*+{]", pattern):
+        raise FormatError(
+            f"{WHO}: {key} must hold patterns that repeat no group, and nothing more than {MAX_REPEATS} times; got "
+            f"{name!r}."
+        )
+
+
 def get_names(config: Mapping[str, Any], key: str) -> tuple[str, ...]:
     """Return a list of names or patterns; absent and null mean none."""
     names = config.get(key) or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise FormatError(f"{WHO}: {key} must be a list of module names; got {names!r}.")
     for name in names:
-        try:
-            re.compile(name.removeprefix(PATTERN) if name.startswith(PATTERN) else "")
-        except re.error as error:
-            raise FormatError(
-                f"{WHO}: {key} must hold regular expressions after {PATTERN}; {name!r}: {error}."
-            ) from None
+        if name.startswith(PATTERN):
+            _require_pattern(key, name)
     return tuple(names)
 
 

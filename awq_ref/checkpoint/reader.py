@@ -9,7 +9,7 @@ Never loads a pickle (.bin, .pt): a pickle can run code.
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -135,10 +135,23 @@ class Checkpoint:
     Make one with `Checkpoint.open`. Nothing but headers is read until a tensor is asked for.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any], files: dict[str, TensorFile]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        files: dict[str, TensorFile],
+        stored_names: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
         self.config = config
         self._files = files
+        self._stored_names = stored_names or {}  # of tensors that have another name in their file
+
+    def renamed(self, rename: Callable[[str], str]) -> "Checkpoint":
+        """Return the same checkpoint with its tensors under other names, by a function that keeps them apart."""
+        stored = {rename(name): self._stored_names.get(name, name) for name in self._files}
+        files = {rename(name): file for name, file in self._files.items()}
+        return Checkpoint(self.folder, self.config, files, stored)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -159,23 +172,26 @@ class Checkpoint:
     def __contains__(self, name: object) -> bool:
         return name in self._files
 
-    def _file(self, name: str) -> TensorFile:
-        """Return the file that holds a tensor."""
+    def _file(self, name: str) -> tuple[TensorFile, str]:
+        """Return the file that holds a tensor, and the tensor's name in it."""
         if name not in self._files:
             raise missing_tensor(str(self.folder), [name], self._files)
-        return self._files[name]
+        return self._files[name], self._stored_names.get(name, name)
 
     def info(self, name: str) -> TensorInfo:
         """Return storage dtype, shape and byte range of a tensor (MissingTensorError with near names)."""
-        return self._file(name).info(name)
+        file, stored = self._file(name)
+        return file.info(stored)
 
     def raw(self, name: str) -> U8:
         """Return a tensor's bytes as they are stored, a read-only view of the mapped file."""
-        return self._file(name).raw(name)
+        file, stored = self._file(name)
+        return file.raw(stored)
 
     def read_stored(self, name: str) -> AnyArray:
         """Return a tensor in the dtype it is stored in (bfloat16 and F8_E4M3 as float32), values unchecked."""
-        return self._file(name).read(name)
+        file, stored = self._file(name)
+        return file.read(stored)
 
     def read(self, name: str, *, rows: slice | None = None) -> F32:
         """Return a tensor of floats as float32, checked to be finite; with rows, only those of axis 0.
@@ -189,8 +205,9 @@ class Checkpoint:
         RangeError
             If it holds a NaN or an infinity: names the tensor and the index (within rows, when given).
         """
-        values = self._file(name).read_float32(name, rows=rows)
-        require_finite(str(self._file(name).path), name, values)
+        file, stored = self._file(name)
+        values = file.read_float32(stored, rows=rows)
+        require_finite(str(file.path), stored, values)
         return values
 
     def check_complete(

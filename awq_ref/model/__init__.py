@@ -4,45 +4,53 @@ ModelConfig, FAMILIES       what a config.json says; the known architectures
 block_linear_shapes, ...    names and shapes of tensors
 Block, Context, make_context, attention_forward, mlp_forward, block_forward
 Decoder                     the whole model
-KVCache, new_cache          what earlier tokens left behind
-greedy, stream, generate_batch
+Entrance, enter             from an embedding's rows to the first block
+KVCache, new_cache, PAGE    what earlier tokens left behind
+greedy, stream, generate_batch, rolled, OVERFLOWS
 """
 
 from awq_ref.model.block import (
     Block,
-    Context,
     add_branch,
     attention_forward,
     block_forward,
-    make_context,
     mlp_forward,
     mlp_input,
     normed,
 )
-from awq_ref.model.cache import KVCache, new_cache
+from awq_ref.model.cache import PAGE, KVCache, new_cache
 from awq_ref.model.config import ModelConfig
-from awq_ref.model.decoder import Decoder, scaled_embeddings
+from awq_ref.model.context import Context, make_context
+from awq_ref.model.decoder import Decoder
+from awq_ref.model.entrance import Entrance, enter
 from awq_ref.model.families import FAMILIES
-from awq_ref.model.generate import generate_batch, greedy, stream
+from awq_ref.model.generate import OVERFLOWS, generate_batch, greedy, must_reread, rolled, stream
 from awq_ref.model.rope import ROPE_TYPES, RopeConfig
 from awq_ref.model.shapes import (
     block_linear_shapes,
     block_norm_shapes,
     block_prefix,
+    block_router_shapes,
     block_stored_shapes,
     block_tensor_shapes,
+    model_linear_shapes,
     model_tensor_shapes,
     norm_tensor,
     outer_tensor_shapes,
+    part_rows,
+    stored_order,
     stored_place,
 )
 
 __all__ = [
     "FAMILIES",
+    "OVERFLOWS",
+    "PAGE",
     "ROPE_TYPES",
     "Block",
     "Context",
     "Decoder",
+    "Entrance",
     "KVCache",
     "ModelConfig",
     "RopeConfig",
@@ -52,19 +60,25 @@ __all__ = [
     "block_linear_shapes",
     "block_norm_shapes",
     "block_prefix",
+    "block_router_shapes",
     "block_stored_shapes",
     "block_tensor_shapes",
+    "enter",
     "generate_batch",
     "greedy",
     "make_context",
     "mlp_forward",
     "mlp_input",
+    "model_linear_shapes",
     "model_tensor_shapes",
+    "must_reread",
     "new_cache",
     "norm_tensor",
     "normed",
     "outer_tensor_shapes",
-    "scaled_embeddings",
+    "part_rows",
+    "rolled",
+    "stored_order",
     "stored_place",
     "stream",
 ]

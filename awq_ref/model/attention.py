@@ -3,6 +3,7 @@
     attention       all queries of a block of tokens
     attend_tile     one tile of it: scores, mask, exponentials, average
     Scores          what is done to the scores: scale, cap, window
+    column_bias     what is added to them
 
 No (tokens x tokens) matrix is ever whole: queries are taken a tile at a time, small enough for its scores to
 stay in a core's cache, and a tile looks only at the columns up to its last query, and back to where its first
@@ -80,14 +81,27 @@ def attend_tile(q: F32, k: F32, v: F32, *, scores: Scores, causal: F32 | None, p
     return mixed.reshape(q.shape)
 
 
-def attention(q: F32, k: F32, v: F32, *, scores: Scores, padding: F32 | None = None) -> F32:
+def column_bias(padding: F32 | None, alibi: F32 | None) -> F32 | None:
+    """Return what is added to the scores of some columns: padding and ALiBi [LLM-11], which is 0 at the last of them.
+
+    A number added to all scores of a query changes nothing; this one keeps those near the query small, and exact.
+    """
+    if alibi is None:
+        return padding
+    bias: F32 = alibi - alibi[..., -1:]
+    return bias if padding is None else bias + padding
+
+
+def attention(
+    q: F32, k: F32, v: F32, *, scores: Scores, padding: F32 | None = None, alibi: F32 | None = None
+) -> F32:
     """Let every query of the last T of S columns attend to the columns up to its own.
 
     Equation [LLM-3]  o_t = sum_{c <= t} p_tc v_c ,  p_t = softmax_c(a q_t . k_c + m_c)
         q, k -> q, k       already turned by rope
         v    -> v
         a    -> scores.scale, 1 / sqrt(D) in most models
-        m    -> padding
+        m    -> padding, plus alibi
     Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1; Ainslie et al. 2023, arXiv:2305.13245;
     docs/equations.md#llm-3.
 
@@ -100,7 +114,9 @@ def attention(q: F32, k: F32, v: F32, *, scores: Scores, padding: F32 | None = N
     scores : Scores
         Scale, cap [LLM-6] and window [LLM-5].
     padding : float32 array, shape (B, S), optional
-        0, or a large negative number for a column that is padding (`block.PADDED`).
+        0, or a large negative number for a column that is padding (`context.PADDED`).
+    alibi : float32 array, shape (B or 1, G, R, S), optional
+        Added to the scores of a column too [LLM-11].
 
     Returns
     -------
@@ -117,7 +133,10 @@ def attention(q: F32, k: F32, v: F32, *, scores: Scores, padding: F32 | None = N
     if (
         B * G * T * R * (S - start) <= TILE_SCORES and T <= TILE_QUERIES
     ):  # a decode step: one product for all heads
-        bias = None if padding is None else padding[:, None, None, None, start:]
+        bias = column_bias(
+            None if padding is None else padding[:, None, None, None, start:],
+            None if alibi is None else alibi[:, :, None, :, start:],
+        )
         seen = (k[:, :, start:], v[:, :, start:])
         return attend_tile(q, *seen, scores=scores, causal=causal, padding=bias).transpose(0, 2, 1, 3, 4)
     mixed = np.empty((B, T, G, R, D), dtype=np.float32)
@@ -128,7 +147,10 @@ def attention(q: F32, k: F32, v: F32, *, scores: Scores, padding: F32 | None = N
             columns = slice(
                 scores.first_column(S - T + first), S - T + last
             )  # all that the tile's queries see
-            bias = None if padding is None else padding[b, columns]
+            bias = column_bias(
+                None if padding is None else padding[b, columns],
+                None if alibi is None else alibi[b % len(alibi), g, :, columns],
+            )
             seen = (k[b, g, columns], v[b, g, columns])
             tile = attend_tile(q[b, g, first:last], *seen, scores=scores, causal=causal, padding=bias)
             mixed[b, first:last, g] = tile

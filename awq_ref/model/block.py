@@ -1,8 +1,6 @@
 """One block of a decoder: attention and MLP, each added to the stream, with norms where the family has them.
 
     Block               norms and linears of one layer
-    Context             what a block needs to know beside its input: positions, padding, cache
-    make_context        the context of some new tokens
     normed              x -> what a norm of the block makes of it, if the family has one at that place
     add_branch          the stream plus what a module made
     attention_forward   normalized x -> output of the attention
@@ -17,22 +15,25 @@ up_proj. An array that a linear has returned is never written to.
 Source: Touvron et al. 2023, arXiv:2302.13971, section 2.2; Shazeer 2020, arXiv:2002.05202 (gated MLP).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from awq_ref.dtypes import F32, I64, Bool
+from awq_ref.dtypes import F32
 from awq_ref.model.attention import Scores, attention
-from awq_ref.model.cache import KVCache
 from awq_ref.model.config import ModelConfig
+from awq_ref.model.context import Context
+from awq_ref.model.experts import mixture
 from awq_ref.model.family import Place
 from awq_ref.model.ops import ACTIVATIONS, apply_norm
-from awq_ref.model.rope import apply_rope, rope_frequencies, rope_tables
+from awq_ref.model.rope import apply_rope
 from awq_ref.spec import LinearOperator
 
-# Added to the score of a padded column. Finite: a query that sees nothing but padding then averages it, where
-# -inf would give NaN.
-PADDED = -1e30
+# Where a module's output is added -> the norm of the sum, in families that have one.
+STREAM_NORMS: dict[Place, Place] = {
+    "after_attention": "stream_after_attention",
+    "after_mlp": "stream_after_mlp",
+}
 GATE_TILE = 2**16  # elements of the MLP's gate that are worked on at a time: 256 KiB
 
 
@@ -50,88 +51,26 @@ class Block:
     linears: dict[str, LinearOperator]
 
 
-@dataclass(frozen=True)
-class Context:
-    """Where the new tokens stand.
-
-    cos, sin : float32, (batch or 1, tokens, 1, 1, D // 2), of the D channels of a head that rope turns
-    padding  : float32, (batch, columns), 0 or PADDED; None where no column is padding
-    cache    : already lengthened by the new tokens; None to look at no other tokens than these
-    layer    : which layer is meant: its part of the cache, its window
-    """
-
-    cos: F32
-    sin: F32
-    padding: F32 | None
-    cache: KVCache | None
-    layer: int = 0
-
-    def at_layer(self, layer: int) -> "Context":
-        """Return the same context for another layer."""
-        return replace(self, layer=layer)
-
-
-def _positions(valid: Bool, tokens: int) -> I64:
-    """Return the position of each of the last tokens: the number of tokens before it that are no padding."""
-    counts = np.cumsum(valid, axis=1, dtype=np.int64)[:, -tokens:] - 1  # (batch, tokens)
-    return np.maximum(counts, 0)
-
-
-def make_context(
-    config: ModelConfig, tokens: int, *, attention_mask: Bool | None = None, cache: KVCache | None = None
-) -> Context:
-    """Return the context of `tokens` new tokens, after those in the cache if there is one.
-
-    Parameters
-    ----------
-    attention_mask : bool array, shape (batch, tokens), optional
-        False marks padding, left or right of the text.
-    cache : KVCache, optional
-        The returned context holds it, longer by the new tokens.
-
-    Raises
-    ------
-    RangeError
-        If the cache has no room for the tokens.
-    """
-    valid, before = attention_mask, 0
-    if cache is not None:
-        before = cache.length
-        new = np.ones((cache.batch, tokens), dtype=np.bool_) if attention_mask is None else attention_mask
-        cache = cache.appended(new)
-        valid = cache.valid[:, : cache.length]
-    padding = None
-    if valid is None or valid.all():
-        positions = np.arange(before, before + tokens, dtype=np.int64)[None]  # (1, tokens)
-    else:
-        positions = _positions(valid, tokens)
-        padding = np.where(valid, np.float32(0.0), np.float32(PADDED))
-    cos, sin = rope_tables(positions[:, :, None, None], rope_frequencies(config.rope, config.head_dim))
-    return Context(cos, sin, padding, cache)
-
-
 def _turn(x: F32, config: ModelConfig, context: Context, *, out: F32) -> None:
     """Turn queries or keys (B, T, G, R, D) by their positions, into out; copy them in a layer without rope."""
     if config.has_rope(context.layer):
-        apply_rope(x, context.cos, context.sin, out=out, neighbours=config.rope.neighbours)
+        near = context.near if config.window(context.layer) else None
+        cos, sin = near or (context.cos, context.sin)
+        apply_rope(x, cos, sin, out=out, neighbours=config.rope.neighbours)
     else:
         out[...] = x
 
 
 def _keys_and_values(k: F32, v: F32, config: ModelConfig, context: Context) -> tuple[F32, F32]:
-    """Turn the new keys, put both into the cache if there is one; return all columns, (B, G, S, D) each."""
+    """Turn the new keys, put both into the cache if there is one; return the columns seen, (B, G, S, D) each."""
     B, T, G, _, D = k.shape
     if context.cache is None:
         keys, values = np.empty((B, G, T, D), dtype=np.float32), v.transpose(0, 2, 1, 3)
         new_keys = keys
     else:
-        end = context.cache.length
-        keys, values = (
-            context.cache.keys[context.layer, :, :, :end],
-            context.cache.values[context.layer, :, :, :end],
-        )
-        new_keys = keys[:, :, end - T :]
-        values[:, :, end - T :] = v.transpose(0, 2, 1, 3)
+        keys, values = context.cache.columns(context.layer, T)
+        new_keys = keys[:, :, -T:]
+        values[:, :, -T:] = v.transpose(0, 2, 1, 3)
     _turn(k, config, context, out=new_keys.transpose(0, 2, 1, 3)[:, :, :, None])
     return keys, values
 
@@ -154,13 +93,19 @@ def normed(x: F32, block: Block, config: ModelConfig, place: Place) -> F32:
 def add_branch(stream: F32, y: F32, block: Block, config: ModelConfig, place: Place) -> F32:
     """Return the stream plus what a module made of it, a new array.
 
-    Equation [LLM-8]  x <- x + r norm(y),    norm: only where the family has one after the module
+    Equation [LLM-8]  x <- norm'(x + r norm(y)),    norm, norm': only where the family has one there
         x -> stream    (..., hidden_size)
         r -> config.residual_multiplier
     Source: docs/equations.md#llm-8.
     """
     more = normed(y, block, config, place)
-    return stream + (more if config.residual_multiplier == 1.0 else more * config.residual_multiplier)
+    stream = stream + (more if config.residual_multiplier == 1.0 else more * config.residual_multiplier)
+    return normed(stream, block, config, STREAM_NORMS[place])
+
+
+def _clipped(x: F32, config: ModelConfig) -> F32:
+    """Return queries, keys or values, cut off at clip_qkv where the configuration has one [LLM-3]."""
+    return x.clip(-config.clip_qkv, config.clip_qkv) if config.clip_qkv else x
 
 
 def attention_forward(x: F32, block: Block, config: ModelConfig, context: Context) -> F32:
@@ -179,30 +124,39 @@ def attention_forward(x: F32, block: Block, config: ModelConfig, context: Contex
     B, T, _ = x.shape
     G, R, D = config.num_key_value_heads, config.queries_per_key, config.head_dim
     linears = block.linears
-    q = normed(linears["self_attn.q_proj"](x), block, config, "query").reshape(B, T, G, R, D)
-    k = normed(linears["self_attn.k_proj"](x), block, config, "key").reshape(B, T, G, 1, D)
-    v = linears["self_attn.v_proj"](x).reshape(B, T, G, D)
+    q, k, v = (_clipped(linears[f"self_attn.{name}_proj"](x), config) for name in "qkv")
+    q = normed(q, block, config, "query").reshape(B, T, G, R, D)
+    k = normed(k, block, config, "key").reshape(B, T, G, 1, D)
+    v = v.reshape(B, T, G, D)
     keys, values = _keys_and_values(k, v, config, context)  # (B, G, S, D)
     turned = np.empty((B, G, T, R, D), dtype=np.float32)
     _turn(q, config, context, out=turned.transpose(0, 2, 1, 3, 4))
-    scores = Scores(config.softmax_scale, config.attn_logit_softcapping, config.window(context.layer))
-    mixed = attention(turned, keys, values, scores=scores, padding=context.padding)  # (B, T, G, R, D)
-    return linears["self_attn.o_proj"](mixed.reshape(B, T, G * R * D))
+    scores = Scores(
+        config.score_scale(context.layer), config.attn_logit_softcapping, config.window(context.layer)
+    )
+    padding, alibi = (
+        None if bias is None else bias[..., -keys.shape[2] :] for bias in (context.padding, context.alibi)
+    )
+    mixed = attention(turned, keys, values, scores=scores, padding=padding, alibi=alibi)
+    return linears["self_attn.o_proj"](mixed.reshape(B, T, G * R * D))  # mixed (B, T, G, R, D)
 
 
-def mlp_input(stream: F32, entered: F32, block: Block, config: ModelConfig) -> F32:
-    """Return what the MLP reads: the normed stream after the attention, or, in parallel blocks, what attention read.
+def mlp_input(stream: F32, before: F32, entered: F32, block: Block, config: ModelConfig) -> F32:
+    """Return what the MLP reads: the normed stream after the attention; in parallel blocks, the stream before it.
 
-    Equation [LLM-8]  n_3(x), x the stream after the attention;  parallel: u = n_1(x), x the stream before it
-        x -> stream
+    Equation [LLM-8]  n_3(x), x the stream after the attention;  parallel: n_3(x), x the stream before it, or, without
+        an n_3,  u = n_1(x)
+        x -> stream; before
         u -> entered
     Source: docs/equations.md#llm-8.
     """
-    return entered if config.family.parallel else normed(stream, block, config, "before_mlp")
+    if config.family.parallel and config.family.norm_at("before_mlp") is None:
+        return entered
+    return normed(before if config.family.parallel else stream, block, config, "before_mlp")
 
 
 def mlp_forward(x: F32, block: Block, config: ModelConfig) -> F32:
-    """Return the output of the MLP, before it is added to the stream.
+    """Return the output of the MLP, or of a mixture of them [LLM-15], before it is added to the stream.
 
     Equation [LLM-4]  y = W_down (act(W_gate x) * (W_up x)),  without a gate  y = W_down act(W_up x)
         W_down, W_gate, W_up -> block.linears, by the names of `Family.mlp`
@@ -218,8 +172,22 @@ def mlp_forward(x: F32, block: Block, config: ModelConfig) -> F32:
     -------
     y : float32 array, shape (..., hidden_size)
     """
+    experts = config.family.experts
+    if experts is None or experts.router not in block.linears:
+        return _mlp(x, block, config, config.family.mlp)
+    return mixture(
+        x,
+        block.linears[experts.router],
+        lambda expert, tokens: _mlp(tokens, block, config, experts.of(expert)),
+        top_k=config.num_experts_per_tok,
+        normalized=config.norm_topk_prob,
+    )
+
+
+def _mlp(x: F32, block: Block, config: ModelConfig, names: tuple[str, str, str]) -> F32:
+    """Return the output of the MLP made of these linears: gate, up, down."""
     activation = ACTIVATIONS[config.hidden_act]
-    gate_proj, up_proj, down_proj = config.family.mlp
+    gate_proj, up_proj, down_proj = names
     up = np.ascontiguousarray(block.linears[up_proj](x))  # (..., intermediate_size)
     gate = np.ascontiguousarray(block.linears[gate_proj](x)) if gate_proj else up
     gated = np.empty(gate.shape, dtype=np.float32)
@@ -246,6 +214,7 @@ def block_forward(x: F32, block: Block, config: ModelConfig, context: Context) -
     y : float32 array, shape (batch, tokens, hidden_size)
     """
     entered = normed(x, block, config, "before_attention")
-    x = add_branch(x, attention_forward(entered, block, config, context), block, config, "after_attention")
-    y = mlp_forward(mlp_input(x, entered, block, config), block, config)
-    return add_branch(x, y, block, config, "after_mlp")
+    y = attention_forward(entered, block, config, context)
+    stream = add_branch(x, y, block, config, "after_attention")
+    y = mlp_forward(mlp_input(stream, x, entered, block, config), block, config)
+    return add_branch(stream, y, block, config, "after_mlp")

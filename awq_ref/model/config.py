@@ -12,15 +12,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from awq_ref.errors import FormatError
+from awq_ref.model.alibi import Alibi
 from awq_ref.model.config_keys import (
     SIZE_DEFAULTS,
     SIZE_FIELDS,
+    by_our_names,
+    read_alibi,
     read_eos,
+    read_experts,
     read_factors,
     read_model_type,
     read_number,
     read_rope,
     read_whole,
+    read_window_rope,
     require_known,
     require_needs,
     rope_layers_of,
@@ -72,6 +77,16 @@ class ModelConfig:
     logit_scale: float = 1.0  # logits are multiplied by it
     attn_logit_softcapping: float = 0.0  # 0: none
     final_logit_softcapping: float = 0.0  # 0: none
+    clip_qkv: float = 0.0  # queries, keys and values are cut off at it, above and below; 0: they are not
+    alibi: Alibi | None = None
+    embedding_size: int = 0  # 0: hidden_size
+    scale_attn_by_inverse_layer_idx: bool = False  # scores of layer n (from 0) are divided by n + 1 as well
+    num_experts: int = 0  # of the layers that have some; 0: none has
+    num_experts_per_tok: int = 0  # that a token goes through
+    moe_intermediate_size: int = 0  # of an expert
+    norm_topk_prob: bool = False  # the weights of a token's experts add up to 1
+    expert_layers: tuple[bool, ...] = ()  # per layer: it has experts; (): all have, if num_experts is not 0
+    window_rope: RopeConfig | None = None  # of layers with a window; None: they have `rope` too
 
     def __post_init__(self) -> None:
         require_known("model_type", self.model_type, FAMILIES)
@@ -93,6 +108,12 @@ class ModelConfig:
                 f"ModelConfig: partial_rotary_factor must leave pairs of a head's {self.head_dim} channels to turn; "
                 f"got {self.rope.partial_rotary_factor}, {turning} channels."
             )
+        for name in ROPE_TYPES[self.rope.rope_type].lists:
+            if len(getattr(self.rope, name)) != turning // 2:
+                raise FormatError(
+                    f"ModelConfig: {name} must hold a number for each of {turning // 2} pairs of channels; got "
+                    f"{len(getattr(self.rope, name))}."
+                )
 
     @property
     def family(self) -> Family:
@@ -108,6 +129,34 @@ class ModelConfig:
         """What the products of queries and keys are multiplied by."""
         return self.attention_multiplier or 1.0 / math.sqrt(self.query_pre_attn_scalar or self.head_dim)
 
+    def score_scale(self, layer: int) -> float:
+        """Return what the products of queries and keys of a layer are multiplied by."""
+        return self.softmax_scale / (layer + 1 if self.scale_attn_by_inverse_layer_idx else 1)
+
+    @property
+    def embedding_width(self) -> int:
+        """The width of the embedding's rows."""
+        return self.embedding_size or self.hidden_size
+
+    @property
+    def projects(self) -> bool:
+        """Tell whether linears stand between the embedding's width and the stream's."""
+        return self.embedding_width != self.hidden_size
+
+    @property
+    def context(self) -> int:
+        """Tokens that a text may have: max_position_embeddings, or more where rope stretches the original length."""
+        original, stretches = (
+            self.rope.original_max_position_embeddings,
+            ROPE_TYPES[self.rope.rope_type].stretches,
+        )
+        stretched = int(self.rope.factor * original) if stretches else 0
+        return max(self.max_position_embeddings, stretched)
+
+    def n_experts(self, layer: int) -> int:
+        """Return how many experts a layer has; 0: it has one MLP."""
+        return self.num_experts if not self.expert_layers or self.expert_layers[layer] else 0
+
     def window(self, layer: int) -> int:
         """Return how many columns a query of a layer sees, its own included; 0: all."""
         return self.windows[layer] if self.windows else 0
@@ -122,6 +171,7 @@ class ModelConfig:
         return {
             "hidden": self.hidden_size,
             "intermediate": self.intermediate_size,
+            "expert": self.moe_intermediate_size,
             "query": self.num_attention_heads * self.head_dim,
             "key_value": self.num_key_value_heads * self.head_dim,
             "head": self.head_dim,
@@ -141,9 +191,9 @@ class ModelConfig:
         """
         model_type = read_model_type(config)
         family = FAMILIES[model_type]
-        config = {**family.defaults, **config}
-        config |= {name: config.get(key) for name, key in family.keys.items()}
+        config = by_our_names(config, family)
         require_needs(config, model_type, family)
+        alibi = read_alibi(config, family)
         sizes: dict[str, Any] = {}
         for name in SIZE_FIELDS:
             default = SIZE_DEFAULTS.get(name)
@@ -152,15 +202,26 @@ class ModelConfig:
             **sizes,
             rms_norm_eps=read_number(config, "rms_norm_eps", 1e-6),
             rope=read_rope(config, family),
-            **{
-                name: bool(config.get(name)) for name in ("tie_word_embeddings", "attention_bias", "mlp_bias")
-            },
+            **dict[str, Any](
+                (name, bool(config.get(name)))
+                for name in ("tie_word_embeddings", "attention_bias", "mlp_bias")
+            ),
             hidden_act=str(config.get("hidden_act") or family.activation),
             bos_token_id=None if config.get("bos_token_id") is None else read_whole(config, "bos_token_id"),
             eos_token_ids=read_eos(config),
             model_type=model_type,
             dtype=str(config.get("dtype") or config.get("torch_dtype") or "float32"),
+            window_rope=read_window_rope(config, family),
             windows=read_windows(config, family.sliding, sizes["num_hidden_layers"]),
-            rope_layers=rope_layers_of(config, family, sizes["num_hidden_layers"]),
+            rope_layers=(
+                (False,) * sizes["num_hidden_layers"]
+                if alibi or family.position_table
+                else rope_layers_of(config, family, sizes["num_hidden_layers"])
+            ),
+            alibi=alibi,
+            embedding_size=read_whole(config, "word_embed_proj_dim", 0) if family.project_in else 0,
+            scale_attn_by_inverse_layer_idx=bool(config.get("scale_attn_by_inverse_layer_idx"))
+            and "scale_attn_by_inverse_layer_idx" in family.defaults,
+            **read_experts(config, family, sizes["num_hidden_layers"]),
             **read_factors(config, family, sizes["hidden_size"]),
         )

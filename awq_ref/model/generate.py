@@ -1,6 +1,9 @@
 """The loops that turn logits into tokens: one at a time, until an end token, a limit or the context's end.
 
     greedy          pick the likeliest token
+    OVERFLOWS       what may happen where the context ends
+    rolled          what stays of a text that has filled the context
+    must_reread     whether a longer text needs other keys than a cache has
     stream          yield the new tokens of one prompt as they come
     generate_batch  continue several prompts at once
 
@@ -14,13 +17,15 @@ from typing import Protocol
 
 import numpy as np
 
-from awq_ref.checks import require_between, require_shape
+from awq_ref.checks import require_between, require_one_of, require_shape
 from awq_ref.dtypes import F32, I64, Bool
 from awq_ref.errors import RangeError, ShapeError
-from awq_ref.model.cache import KVCache, new_cache
+from awq_ref.model.cache import PAGE, KVCache, new_cache
 from awq_ref.model.config import ModelConfig
+from awq_ref.model.rope import ROPE_TYPES, turned_length
 
 Pick = Callable[[F32], int]
+OVERFLOWS = ("error", "roll")
 
 
 class Forward(Protocol):
@@ -56,14 +61,17 @@ def greedy(logits: F32) -> int:
     return best
 
 
-def _room(config: ModelConfig, prompt_length: int, max_new_tokens: int) -> int:
+def _room(config: ModelConfig, prompt_length: int, max_new_tokens: int, *, overflow: str = "error") -> int:
     """Return how many tokens may follow the prompt; RangeError if the prompt itself is too long."""
-    context = config.max_position_embeddings
+    context = config.context
     require_between("generate", "max_new_tokens", max_new_tokens, 0, 2**31)
+    require_one_of("generate", "overflow", overflow, OVERFLOWS)
+    if overflow == "roll":
+        return max_new_tokens
     if prompt_length > context:
         raise RangeError(
             f"generate: the prompt must fit the model's context of {context} tokens; got {prompt_length}. "
-            "Shorten the prompt."
+            "Shorten the prompt, or let it roll: overflow='roll'."
         )
     return min(max_new_tokens, context - prompt_length)
 
@@ -79,16 +87,54 @@ def _prompt(token_ids: I64 | Sequence[int]) -> I64:
     return ids
 
 
+def must_reread(config: ModelConfig, before: int, after: int) -> bool:
+    """Tell whether a cache made of a text of `before` tokens cannot be kept in one of `after` tokens [LLM-14].
+
+    `longrope` turns all keys of a text by other angles once it is longer than the original length. Keys of `dynamic`
+    keep the angles that they were given, as in transformers.
+    """
+    rope = config.rope
+    changed = turned_length(rope, after) != turned_length(rope, before)
+    return changed and ROPE_TYPES[rope.rope_type].reread
+
+
+def rolled(text: Sequence[int], config: ModelConfig) -> list[int]:
+    """Return what stays of a text that is longer than the context: the newest half a context of tokens.
+
+    A first token that is the model's bos_token_id is kept as one of them. The next token is what the model says of the
+    text that stays, read anew: keys and values of the tokens that stay cannot be kept, because in every layer but the
+    first they know of the tokens that went.
+
+    Examples
+    --------
+    >>> config = ModelConfig(8, 8, 1, 1, 1, 8, 99, max_position_embeddings=6, bos_token_id=1)
+    >>> rolled([1, 11, 12, 13, 14, 15, 16], config)
+    [1, 15, 16]
+    """
+    stays = max(1, config.context // 2)
+    head = list(text[:1]) if stays > 1 and text[0] == config.bos_token_id else []
+    return head + list(text[len(text) - stays + len(head) :])
+
+
 def _stream(model: Forward, ids: I64, room: int, pick: Pick, ends: Collection[int]) -> Iterator[int]:
-    cache: KVCache | None = new_cache(model.config, batch=1, capacity=len(ids) + room)
-    step = ids[None]  # (1, tokens)
+    text, context = ids.tolist(), model.config.context
+    capacity = min(context, len(text) + room)
+    cache: KVCache | None = None
+    step: list[int] = text
     for _ in range(room):
-        logits, cache = model.forward(step, cache, last_only=True)
+        if len(text) > context:
+            cache, text = None, rolled(text, model.config)
+            step = text
+        elif must_reread(model.config, len(text) - 1, len(text)):
+            cache, step = None, text
+        cache = cache or new_cache(model.config, batch=1, capacity=capacity, page=PAGE)
+        logits, cache = model.forward(np.array([step], dtype=np.int64), cache, last_only=True)
         token = pick(logits[0, -1])
         yield token
         if token in ends:
             return
-        step = np.array([[token]], dtype=np.int64)
+        text.append(token)
+        step = [token]
 
 
 def stream(
@@ -98,6 +144,7 @@ def stream(
     max_new_tokens: int,
     pick: Pick = greedy,
     eos_token_ids: Collection[int] | None = None,
+    overflow: str = "error",
 ) -> Iterator[int]:
     """Yield the tokens that follow a prompt, each as soon as it is known.
 
@@ -110,17 +157,20 @@ def stream(
         Logits (vocab_size,) -> id.
     eos_token_ids : collection of int, optional
         The end tokens; those of the configuration when left out. Empty: nothing ends the text early.
+    overflow : "error" or "roll"
+        "error": the prompt must fit the context, and the text ends where the context does. "roll": whenever the text is
+        longer than the context, its oldest tokens are dropped (`rolled`) and the rest is read anew.
 
     Raises
     ------
     ShapeError
         If token_ids is not a row of at least one id.
     RangeError
-        If the prompt is longer than the context, max_new_tokens is negative, or an id is not in the
-        vocabulary.
+        If the prompt is longer than the context and does not roll, max_new_tokens is negative, an id is not in the
+        vocabulary, or overflow is neither of the two.
     """
     ids = _prompt(token_ids)
-    room = _room(model.config, len(ids), max_new_tokens)
+    room = _room(model.config, len(ids), max_new_tokens, overflow=overflow)
     ends = model.config.eos_token_ids if eos_token_ids is None else eos_token_ids
     return _stream(model, ids, room, pick, ends)
 
@@ -155,7 +205,8 @@ def generate_batch(
     -------
     new_ids : list of lists of int
         Per prompt what `generate` would give alone, up to rounding and, near the context's end, fewer: the
-        longest prompt decides when the context is full.
+        longest prompt decides when the context is full, and which frequencies a rope has that looks at the length
+        [LLM-14].
 
     Raises
     ------
@@ -170,11 +221,14 @@ def generate_batch(
     step, mask = _left_padded(rows)
     room = _room(model.config, step.shape[1], max_new_tokens)
     ends = model.config.eos_token_ids if eos_token_ids is None else eos_token_ids
-    cache: KVCache | None = new_cache(model.config, batch=len(rows), capacity=step.shape[1] + room)
+    capacity, text = step.shape[1] + room, step
+    cache: KVCache | None = new_cache(model.config, batch=len(rows), capacity=capacity, page=PAGE)
     new_ids: list[list[int]] = [[] for _ in rows]
     running = set(range(len(rows)))
-    for i in range(room):
-        logits, cache = model.forward(step, cache, attention_mask=mask if i == 0 else None, last_only=True)
+    for _ in range(room):
+        logits, cache = model.forward(
+            step, cache, attention_mask=mask if step is text else None, last_only=True
+        )
         step = np.zeros((len(rows), 1), dtype=np.int64)  # a finished row goes on with id 0, unheeded
         for row in sorted(running):
             step[row, 0] = token = pick(logits[row, -1])
@@ -183,4 +237,8 @@ def generate_batch(
                 running.remove(row)
         if not running:
             break
+        text = np.concatenate([text, step], axis=1)
+        if must_reread(model.config, text.shape[1] - 1, text.shape[1]):
+            mask = np.pad(mask, ((0, 0), (0, text.shape[1] - mask.shape[1])), constant_values=True)
+            cache, step = new_cache(model.config, batch=len(rows), capacity=capacity, page=PAGE), text
     return new_ids

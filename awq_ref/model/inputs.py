@@ -2,6 +2,7 @@
 
 checked_ids     token ids lie in the vocabulary and fit the context
 checked_mask    an attention mask fits the ids
+text_length     tokens of the longest text, padding not counted
 """
 
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ def checked_ids(
             f"Decoder: token_ids must lie in [0, {config.vocab_size - 1}]; got {ids[row, column]} at row "
             f"{row}, position {column}. Was the text encoded with this model's tokenizer?"
         )
-    length, context = before + ids.shape[1], config.max_position_embeddings
+    length, context = before + ids.shape[1], config.context
     if length > context:
         raise RangeError(f"Decoder: the text must fit the model's context of {context} tokens; got {length}.")
     return ids.astype(np.int64, copy=False)
@@ -67,3 +68,10 @@ def checked_mask(attention_mask: AnyArray | None, shape: Sequence[int], *, befor
         row = int(np.argmax(empty))
         raise RangeError(f"Decoder: attention_mask must keep a token in every row; row {row} is all padding.")
     return mask.astype(np.bool_)
+
+
+def text_length(ids: I64, mask: Bool | None, before: Bool | None) -> int:
+    """Return how many tokens the longest row has: those of a mask, and those before it (batch, columns)."""
+    new = ids.shape[1] if mask is None else mask.sum(axis=1, dtype=np.int64)
+    seen = 0 if before is None else before.sum(axis=1, dtype=np.int64)
+    return int(np.max(new + seen))

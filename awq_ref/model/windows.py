@@ -22,6 +22,11 @@ def _upper_layers(layer: int, config: Mapping[str, Any]) -> bool:
     return layer >= int(config.get("max_window_layers") or 0)
 
 
+def _all_but_every_nth(layer: int, config: Mapping[str, Any]) -> bool:
+    """The layers between those whose number, from 1, sliding_window_pattern divides."""
+    return (layer + 1) % int(config["sliding_window_pattern"] or 6) != 0
+
+
 def _has_rope(layer: int, config: Mapping[str, Any]) -> bool:
     """By the list, or else all layers but every n-th, n the interval."""
     listed = config.get("no_rope_layers")
@@ -34,11 +39,14 @@ def _has_rope(layer: int, config: Mapping[str, Any]) -> bool:
 WINDOWS: dict[str, Callable[[int, Mapping[str, Any]], bool]] = {
     "never": lambda layer, config: False,
     "always": lambda layer, config: True,
+    "switched_on": lambda layer, config: True,
     "every_other": lambda layer, config: layer % 2 == 0,
+    "all_but_every_nth": _all_but_every_nth,
     "upper_layers": _upper_layers,
     "layers_without_rope": lambda layer, config: not _has_rope(layer, config),
 }
 SWITCHED = (
+    "switched_on",
     "upper_layers",
     "layers_without_rope",
 )  # use_sliding_window turns them on; without it there is no window

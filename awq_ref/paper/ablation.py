@@ -116,6 +116,8 @@ def variants() -> tuple[Variant, ...]:
         Variant("best, columns in their own order", _without(best, act_order=False)),
         Variant("best, ranges of the extremes", _without(best, searched_ranges=False)),
         Variant("best, no descent", _without(best, descent=0)),
+        Variant("best, inputs of the float model", replace(best, follows_drift=False, recovers=0.0)),
+        Variant("best, the stream's error left", replace(best, recovers=0.0)),
         Variant("best, no guard", _without(best, guard=False)),
         Variant("rtn", RECIPES["rtn"]),
     )

@@ -24,6 +24,7 @@ from awq_ref.dtypes import F32, I64
 from awq_ref.errors import CorpusError
 from awq_ref.paper.capacity import require_memory
 from awq_ref.paper.experiment import AS_IT_IS, Options, Row, Setup
+from awq_ref.paper.shapes import require_dense
 from awq_ref.pipeline import Model, ModelStatistics, calibrate, evaluation_tokens, load_model, quantize_model
 from awq_ref.pipeline.fit import require_group_sizes
 from awq_ref.pipeline.observation import open_float
@@ -203,6 +204,7 @@ def _float_folder(options: Options) -> Iterator[tuple[Path, str]]:
 def _require_fit(options: Options) -> None:
     """Raise unless the model is a float one, its linears fit the groups, and memory suffices: from headers alone."""
     _, config = open_float(demo_model_path() if options.model is None else options.model)
+    require_dense(config)
     for group_size in options.group_size:
         require_group_sizes(config, group_size)
     seq_len = min(options.seq_len, config.max_position_embeddings)

@@ -15,6 +15,7 @@ from awq_ref.report.tables import format_bytes
 from awq_ref.search import plan_for, site_inputs
 
 FLOAT32_BYTES = 4
+HIDDEN_COPIES = 4
 MODELS = 2  # the float model and one quantized copy, both dense
 MARGIN = 1.1  # activations of a batch, logits, Python
 
@@ -43,11 +44,11 @@ def gram_bytes(config: ModelConfig) -> int:
 def needed_bytes(config: ModelConfig, *, windows: int, tokens: int, seq_len: int) -> int:
     """Return the bytes of an experiment at its peak.
 
-    Two models in float32, the statistics of all sites, the hidden states of the calibration windows, and the
-    float model's final hidden states of the evaluation text.
+    Two models in float32, the statistics of all sites, the hidden states of the calibration windows (four times in a
+    recipe that follows their drift), and the float model's final hidden states of the evaluation text.
     """
     weights = sum(math.prod(shape) for shape in model_tensor_shapes(config).values()) * FLOAT32_BYTES
-    hidden = (windows * seq_len + tokens) * config.hidden_size * FLOAT32_BYTES
+    hidden = (HIDDEN_COPIES * windows * seq_len + tokens) * config.hidden_size * FLOAT32_BYTES
     return round(MARGIN * (MODELS * weights + gram_bytes(config) + hidden))
 
 

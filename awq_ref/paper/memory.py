@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Any
 
 from awq_ref.matmul import fits
-from awq_ref.model import ModelConfig, block_linear_shapes, model_tensor_shapes
+from awq_ref.model import PAGE, ModelConfig, block_linear_shapes, model_tensor_shapes
 from awq_ref.paper.experiment import Experiment, Options, Row, Rows, Setup
 from awq_ref.paper.shapes import chosen_configs
 from awq_ref.pipeline.fit import require_group_sizes
@@ -48,7 +48,8 @@ def memory_row(
     ----------
     form : "packed", "codes", "dense" or "fp16 engine"
         How the blocks' linears are held. Embedding, head, norms and cache are float32 beside the first three, which
-        is what this package does, and float16 beside the last.
+        is what this package does, and float16 beside the last. A layer with a window keeps it; here, with room
+        for a page of new columns beside it.
     spec : QuantSpec
         Its scales are float16.
     context, batch : int
@@ -68,6 +69,7 @@ def memory_row(
     cache = kv_cache_bytes(
         n_layers=config.num_hidden_layers, n_kv_heads=config.num_key_value_heads, head_dim=config.head_dim,
         capacity=context, batch=batch, itemsize=itemsize,
+        windows=config.windows, page=1 if form == ENGINE else PAGE,
     )  # fmt: skip
     sizes = {
         "codes": linears["codes"],

@@ -3,6 +3,7 @@
     SHAPES           name -> ModelConfig, of models that people ask about
     chosen_configs   options -> the configurations that an experiment is about
     read_config      a config.json, or the folder that holds one -> ModelConfig
+    require_dense    the model has no experts
 
 Sources: the config.json that each model's makers publish. Only sizes count here, so every row is written as a Llama;
 biases, which Qwen2.5 has on q, k and v, are less than a thousandth of the weights and left out.
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from awq_ref.checkpoint import model_name, read_json
 from awq_ref.checks import require_one_of
+from awq_ref.errors import UnsupportedError
 from awq_ref.model import ModelConfig
 from awq_ref.paper.experiment import Options
 
@@ -38,6 +40,15 @@ def read_config(path: Path) -> ModelConfig:
     return ModelConfig.from_json(read_json(path / "config.json" if path.is_dir() else path))
 
 
+def require_dense(config: ModelConfig) -> None:
+    """Raise UnsupportedError for a model with experts: the experiments count every linear once for every token."""
+    if config.num_experts:
+        raise UnsupportedError(
+            f"awq-ref paper: a model must be one without experts; got {config.family.architecture} with "
+            f"{config.num_experts}. quantize, inspect and perplexity take it."
+        )
+
+
 def chosen_configs(options: Options) -> dict[str, ModelConfig]:
     """Return name -> configuration: the model's, or else those of the shapes named, or else of all shapes.
 
@@ -50,7 +61,9 @@ def chosen_configs(options: Options) -> dict[str, ModelConfig]:
     """
     if options.model is not None:
         path = options.model.resolve()
-        return {model_name(path if path.is_dir() else path.parent): read_config(options.model)}
+        config = read_config(options.model)
+        require_dense(config)
+        return {model_name(path if path.is_dir() else path.parent): config}
     for name in options.shapes:
         require_one_of("awq-ref paper", "a shape", name, SHAPES)
     return {name: SHAPES[name] for name in options.shapes or SHAPES}

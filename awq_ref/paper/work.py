@@ -8,7 +8,7 @@ decode_step   a decoder that generates one token in every sequence of a batch
 from typing import NamedTuple
 
 from awq_ref.model import ModelConfig, block_linear_shapes
-from awq_ref.report.memory import bits_per_weight, kv_cache_bytes
+from awq_ref.report.memory import bits_per_weight, cached_columns, kv_cache_bytes
 from awq_ref.spec import QuantSpec
 
 HALF_BYTES = 2  # of a number in 16 bits
@@ -52,7 +52,8 @@ def linear_work(
 def decode_step(config: ModelConfig, *, bits: int, group_size: int, batch: int, context: int) -> Work:
     """Return the work of generating one token in every sequence of a batch.
 
-    The linears of the blocks have the bits given, the head and the cache 16; the cache of every sequence is read once.
+    The linears of the blocks have the bits given, the head and the cache 16; the cache of every sequence is read
+    once, as far as windows reach.
     Activations, norms and the embedding's rows are left out: together less than a thousandth.
     """
     flops = moved = 0.0
@@ -63,10 +64,11 @@ def decode_step(config: ModelConfig, *, bits: int, group_size: int, batch: int, 
     head = float(config.vocab_size * config.hidden_size)
     flops += 2.0 * batch * head
     moved += head * HALF_BYTES
-    # Scores and mixture: a multiplication and an addition each, per query head, channel and token of the cache.
-    flops += 4.0 * batch * config.num_hidden_layers * config.num_attention_heads * config.head_dim * context
+    # Scores and mixture: a multiplication and an addition each, per query head, channel and token that it sees.
+    seen = cached_columns(n_layers=config.num_hidden_layers, capacity=context, windows=config.windows)
+    flops += 4.0 * batch * config.num_attention_heads * config.head_dim * seen
     moved += kv_cache_bytes(
         n_layers=config.num_hidden_layers, n_kv_heads=config.num_key_value_heads, head_dim=config.head_dim,
-        capacity=context, batch=batch, itemsize=HALF_BYTES,
+        capacity=context, batch=batch, itemsize=HALF_BYTES, windows=config.windows,
     )  # fmt: skip
     return Work(flops, moved)

@@ -1,9 +1,11 @@
 """Where the rooms meet: checkpoint folders in, models and quantized folders out.
 
-load        load_model, Model
+load        load_model
+model       Model
 texts       text and ids for calibration and evaluation
 calibrate   observe a model block by block
 quantize    quantize_model
+chat, chat_format    a conversation: its turns, its text, its file
 describe    what a folder holds
 compare     what quantization did to every linear
 outliers    the same function with large activations in a few channels
@@ -11,7 +13,8 @@ outliers    the same function with large activations in a few channels
 
 from awq_ref.pipeline.compare import compare_models
 from awq_ref.pipeline.describe import describe_model, folder_bytes
-from awq_ref.pipeline.load import Model, load_model
+from awq_ref.pipeline.load import load_model
+from awq_ref.pipeline.model import Model
 from awq_ref.pipeline.observation import ModelStatistics, calibrate
 from awq_ref.pipeline.quantize import quantize_model
 from awq_ref.pipeline.texts import evaluation_tokens, read_text

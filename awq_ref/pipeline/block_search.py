@@ -1,15 +1,18 @@
 """The search over one observed block of a model: what `search_block` has to know, from the model's configuration.
 
 norm_storage    the form in which a norm's weight is stored
-search_sites    all sites of a block, also those that nothing can scale
+search_sites    all sites of a block
 """
 
-from awq_ref.dtypes import F32
+import warnings
+
+from awq_ref.errors import CalibrationWarning
 from awq_ref.model import ModelConfig
 from awq_ref.pipeline.observation import ObservedBlock
+from awq_ref.pipeline.plans import layer_plan
 from awq_ref.pipeline.rounding import site_importance
 from awq_ref.quantize import pseudo_quantize
-from awq_ref.search import BlockResult, Recipe, ScaleGroup, plan_for, query_head_tie, search_block
+from awq_ref.search import BlockResult, Recipe, ScaleGroup, query_head_tie, search_block
 from awq_ref.search.folding import StorageDtype
 from awq_ref.spec import QuantSpec
 
@@ -30,34 +33,18 @@ def norm_storage(config: ModelConfig, stored_dtype: str) -> StorageDtype:
     return NORM_STORAGE.get((stored_dtype, offset), NORM_STORAGE["F32", offset])
 
 
-def _searched(
-    found: ObservedBlock,
-    config: ModelConfig,
-    norms: dict[str, F32],
-    *,
-    plan: tuple[ScaleGroup, ...],
-    recipe: Recipe,
-    spec: QuantSpec,
-    storage: StorageDtype,
-) -> BlockResult:
-    """Search the sites of a plan."""
-    tie = query_head_tie(
-        n_heads=config.num_attention_heads, n_kv_heads=config.num_key_value_heads, head_dim=config.head_dim
-    )
-    return search_block(
-        found.weights(),
-        norms,
-        found.observations.statistics,
-        plan=plan,
-        recipe=recipe,
-        spec=spec,
-        pseudo_quantize=pseudo_quantize,
-        norm_dtype=storage,
-        ties={"self_attn.o": tie},
-        modules=found.modules,
-        clip_tokens=found.observations.tokens,
-        importance=site_importance(found.observations.statistics, recipe),
-    )
+def _reached(found: ObservedBlock, plan: tuple[ScaleGroup, ...]) -> tuple[ScaleGroup, ...]:
+    """Return the rows whose sites tokens have reached; warn if experts were left out."""
+    known = found.observations.statistics
+    missed = [group.consumers[0] for group in plan if group.routed and group.site not in known]
+    if missed:
+        warnings.warn(
+            f"layer {found.layer}: no token of the calibration was sent to the experts of {', '.join(missed)}: these "
+            "layers are rounded to nearest, without channel scales and clips. Calibrate on more text.",
+            CalibrationWarning,
+            stacklevel=2,
+        )
+    return tuple(group for group in plan if group.consumers[0] not in missed)
 
 
 def search_sites(
@@ -81,17 +68,22 @@ def search_sites(
 
     Notes
     -----
-    Sites that nothing can scale are searched for clips alone, on the block as it came, and put beside the others.
+    An expert's site that no token reached has scales of 1, no clips and no report.
     """
-    storage, norms = norm_storage(config, norm_dtype), found.block.norms
-    plan = plan_for(config.model_type) if recipe.searches else ()
-    scaled = tuple(group for group in plan if not group.fixed)
-    fixed = tuple(group for group in plan if group.fixed)
-    result = _searched(found, config, norms, plan=scaled, recipe=recipe, spec=spec, storage=storage)
-    if fixed:
-        alone = recipe.without_scales()
-        rest = _searched(found, config, norms, plan=fixed, recipe=alone, spec=spec, storage=storage)
-        result = result.with_fixed(rest)
-    order = [group.site for group in plan]
-    reports = tuple(sorted(result.reports, key=lambda report: order.index(report.site)))
-    return BlockResult(result.norms, result.folds, reports)
+    tie = query_head_tie(
+        n_heads=config.num_attention_heads, n_kv_heads=config.num_key_value_heads, head_dim=config.head_dim
+    )
+    return search_block(
+        found.weights(),
+        found.block.norms,
+        found.observations.statistics,
+        plan=_reached(found, layer_plan(config, found.layer)) if recipe.searches else (),
+        recipe=recipe,
+        spec=spec,
+        pseudo_quantize=pseudo_quantize,
+        norm_dtype=norm_storage(config, norm_dtype),
+        ties={"self_attn.o": tie},
+        modules=found.modules,
+        clip_tokens=found.observations.tokens,
+        importance=site_importance(found.observations.statistics, recipe),
+    )

@@ -15,9 +15,11 @@ import numpy as np
 from awq_ref.checkpoint import RECORD, Checkpoint, QuantizationConfig, model_name
 from awq_ref.dtypes import F32, AnyFloat
 from awq_ref.errors import ShapeError, UnsupportedError
-from awq_ref.model import ModelConfig, block_linear_shapes, block_prefix, stored_place
+from awq_ref.model import ModelConfig, block_prefix, model_linear_shapes, stored_place
 from awq_ref.pipeline.load import open_tokenizer
 from awq_ref.pipeline.observation import ObservedBlock, located, observed_blocks, open_float
+from awq_ref.pipeline.plans import layer_plan
+from awq_ref.pipeline.reading import open_model
 from awq_ref.pipeline.stored import (
     check_complete,
     is_float,
@@ -36,9 +38,7 @@ from awq_ref.report.quantization import QuantizationReport
 from awq_ref.search import (
     RECIPES,
     LinearFold,
-    ScaleGroup,
     Statistics,
-    plan_for,
     query_head_tie,
 )
 from awq_ref.search.unfolding import unfold
@@ -56,10 +56,6 @@ class _Pair:
     config: ModelConfig
     quantization: QuantizationConfig
     source: ScaleSource
-
-    @property
-    def plan(self) -> tuple[ScaleGroup, ...]:
-        return plan_for(self.config.model_type)
 
     def is_quantized(self, name: str) -> bool:
         return not is_float(self.quantized, self.config, name)
@@ -90,7 +86,7 @@ def _require_roles(original: Checkpoint, quantized: Checkpoint) -> None:
 
 def _require_same_shape(config: ModelConfig, other: ModelConfig) -> None:
     """Raise ShapeError, naming the first difference, unless all linears of the blocks have the same shapes."""
-    ours, theirs = block_linear_shapes(config), block_linear_shapes(other)
+    ours, theirs = model_linear_shapes(config), model_linear_shapes(other)
     facts: dict[str, tuple[object, object]] = {
         "num_hidden_layers": (config.num_hidden_layers, other.num_hidden_layers)
     }
@@ -108,7 +104,7 @@ def _open_pair(source: str | Path, quantized: str | Path, report: QuantizationRe
     other, original = Checkpoint.open(quantized), Checkpoint.open(source)
     _require_roles(original, other)
     original, config = open_float(original.folder)
-    other_config = ModelConfig.from_json(other.config)
+    other, other_config = open_model(other.folder)
     quantization = open_quantization(other)
     if not isinstance(quantization, QuantizationConfig):
         raise UnsupportedError(
@@ -153,25 +149,25 @@ def _errors(pair: _Pair, weight: F32, name: str, statistics: Statistics, fold: L
 def _compared_block(pair: _Pair, found: ObservedBlock) -> Iterator[LinearRow]:
     """Yield the rows of one block."""
     config, prefix = pair.config, block_prefix(pair.config, found.layer)
-    weights = found.weights()
+    weights, plan = found.weights(), layer_plan(config, found.layer)
     norms = {name: read_norm(pair.quantized, config, f"{prefix}{name}") for name in config.family.norms}
     tie = query_head_tie(
         n_heads=config.num_attention_heads, n_kv_heads=config.num_key_value_heads, head_dim=config.head_dim
     )
     with located(prefix.rstrip(".")):
         folds = stored_folds(
-            pair.plan,
+            plan,
             weights,
             (found.block.norms, norms),
             lambda name: pair.stored(prefix + name),
-            ties={group.site: tie for group in pair.plan if group.tied},
+            ties={group.site: tie for group in plan if group.tied},
             source=pair.source,
             layer=found.layer,
         )
-    sites = {name: group.site for group in pair.plan for name in group.consumers}
+    sites = {name: group.site for group in plan for name in group.readers}
     for name, weight in weights.items():
-        if pair.is_quantized(prefix + name):
-            statistics = found.observations.statistics[sites[name]]
+        statistics = found.observations.statistics.get(sites[name])
+        if statistics is not None and pair.is_quantized(prefix + name):
             errors = _errors(pair, weight, prefix + name, statistics, folds.folds[name])
             known = (folds.columns_from.get(name, "-"), folds.rows_from.get(name, "-"))
             yield LinearRow(found.layer, name, errors, *known)
@@ -193,7 +189,8 @@ def _notes(pair: _Pair, calibration: dict[str, Any], rows: tuple[LinearRow, ...]
         notes.append(
             "The quantization was fitted to the same tokens: on other text the errors are a little larger."
         )
-    widest = max(into for _, into in block_linear_shapes(pair.config).values())
+    linears = model_linear_shapes(pair.config)
+    widest = max(into for _, into in linears.values())
     if tokens < widest:
         notes.append(
             f"{tokens} tokens are fewer than the {widest} inputs of the widest linear: in the directions that none of "
@@ -208,9 +205,13 @@ def _notes(pair: _Pair, calibration: dict[str, Any], rows: tuple[LinearRow, ...]
         notes.append(
             "Some weights are as far from the original's as zeros are: was QUANTIZED made from MODEL?"
         )
-    n_linears = len(block_linear_shapes(pair.config)) * pair.config.num_hidden_layers
-    if len(rows) < n_linears:
-        notes.append(f"{n_linears - len(rows)} of {n_linears} linears are stored as float and not listed.")
+    n_float = sum(not pair.is_quantized(name) for name in linears)
+    if n_float:
+        notes.append(f"{n_float} of {len(linears)} linears are stored as float and not listed.")
+    if n_missed := len(linears) - n_float - len(rows):
+        notes.append(
+            f"{n_missed} linears of experts to which no token was sent are not listed. Take more --samples."
+        )
     return tuple(notes)
 
 
@@ -267,7 +268,7 @@ def compare_models(
         report = QuantizationReport.load(report)
     pair = _open_pair(source, quantized, report)
     windows, fingerprint = calibration_windows(
-        open_tokenizer(pair.original.folder),
+        open_tokenizer(pair.original.folder, pair.config),
         calibration,
         samples=samples,
         seq_len=min(seq_len, pair.config.max_position_embeddings),

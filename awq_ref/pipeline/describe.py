@@ -8,10 +8,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-from awq_ref.checkpoint import RECORD, Checkpoint, Float8Config, Quantization, QuantizationConfig
+from awq_ref.checkpoint import RECORD, Float8Config, Quantization, QuantizationConfig
 from awq_ref.errors import ShapeError
-from awq_ref.model import ModelConfig, block_linear_shapes, model_tensor_shapes, outer_tensor_shapes
+from awq_ref.model import PAGE, ModelConfig, model_linear_shapes, model_tensor_shapes, outer_tensor_shapes
 from awq_ref.pack import LAYOUTS
+from awq_ref.pipeline.reading import open_model
 from awq_ref.pipeline.stored import open_quantization
 from awq_ref.report.memory import bits_per_weight, kv_cache_bytes, weight_bytes
 from awq_ref.report.tables import format_bytes, format_table
@@ -28,7 +29,7 @@ def folder_bytes(folder: str | Path, pattern: str = "*") -> int:
 def mean_bits_per_weight(config: ModelConfig, spec: QuantSpec, layout: str) -> float:
     """Return the bits per weight of all linears of the blocks, scales and zero points (or offsets) counted."""
     zeros = OFFSET_BITS if _has_offsets(layout) else None
-    sizes = block_linear_shapes(config).values()
+    sizes = model_linear_shapes(config).values()
     bits = sum(out * into * bits_per_weight(spec, into, zero_point_bits=zeros) for out, into in sizes)
     return bits / sum(out * into for out, into in sizes)
 
@@ -37,9 +38,26 @@ def _has_offsets(layout: str) -> bool:
     return "offset" in LAYOUTS[layout].holds
 
 
+def _positions(config: ModelConfig) -> str:
+    if config.family.position_table:
+        return "learned positions"
+    return "alibi" if config.alibi else f"rope {config.rope.rope_type}"
+
+
 def _windows(config: ModelConfig) -> str:
     sliding = [window for window in config.windows if window]
     return f", window {sliding[0]} in {len(sliding)} of {len(config.windows)} layers" if sliding else ""
+
+
+def _experts(config: ModelConfig) -> list[list[str]]:
+    layers = [layer for layer in range(config.num_hidden_layers) if config.n_experts(layer)]
+    if not layers:
+        return []
+    said = (
+        f"{config.num_experts} of width {config.moe_intermediate_size} in {len(layers)} of "
+        f"{config.num_hidden_layers} layers, {config.num_experts_per_tok} for each token"
+    )
+    return [["experts", said]]
 
 
 def _architecture(config: ModelConfig) -> list[list[str]]:
@@ -51,6 +69,7 @@ def _architecture(config: ModelConfig) -> list[list[str]]:
         ["parameters", f"{sum(math.prod(s) for s in model_tensor_shapes(config).values()):,}"],
         ["layers", str(config.num_hidden_layers)],
         ["hidden, intermediate", f"{config.hidden_size}, {config.intermediate_size}"],
+        *_experts(config),
         ["heads", heads],
         [
             "vocabulary",
@@ -58,7 +77,7 @@ def _architecture(config: ModelConfig) -> list[list[str]]:
         ],
         [
             "context",
-            f"{config.max_position_embeddings} tokens, rope {config.rope.rope_type}{_windows(config)}",
+            f"{config.context} tokens, {_positions(config)}{_windows(config)}",
         ],
     ]
 
@@ -102,19 +121,21 @@ def _record(record: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _memory(config: ModelConfig, spec: QuantSpec) -> list[list[str]]:
+def _memory(config: ModelConfig, spec: QuantSpec, offset_bytes: int) -> list[list[str]]:
     """Return the bytes in memory by residency."""
-    shapes = [*block_linear_shapes(config).values()] * config.num_hidden_layers
+    shapes = [*model_linear_shapes(config).values()]
     outer = 4 * sum(math.prod(shape) for shape in outer_tensor_shapes(config).values())
     cache = kv_cache_bytes(
         n_layers=config.num_hidden_layers,
         n_kv_heads=config.num_key_value_heads,
         head_dim=config.head_dim,
-        capacity=config.max_position_embeddings,
+        capacity=config.context,
+        windows=config.windows,
+        page=PAGE,
     )
     return [
         [residency, *map(format_bytes, (linears, outer, cache, linears + outer + cache))]
-        for residency, linears in weight_bytes(shapes, spec=spec).items()
+        for residency, linears in weight_bytes(shapes, spec=spec, offset_bytes=offset_bytes).items()
     ]
 
 
@@ -135,23 +156,24 @@ def describe_model(path: str | Path, *, tensors: bool = False) -> str:
     HubError
         If it is a name on the hub and cannot be had from there.
     """
-    checkpoint = Checkpoint.open(path)
-    config = ModelConfig.from_json(checkpoint.config)
+    checkpoint, config = open_model(path)
     quantization = open_quantization(checkpoint)
     rows = _architecture(config) + _storage(config, quantization, checkpoint.folder)
     if quantization is not None:
         rows += _record(checkpoint.config.get(RECORD) or {})
     parts = [format_table(["what", "value"], rows, left=2)]
-    integers = isinstance(quantization, QuantizationConfig)
-    spec = quantization.spec if isinstance(quantization, QuantizationConfig) else QuantSpec()
+    spec, offset_bytes = QuantSpec(), 0
+    if isinstance(quantization, QuantizationConfig):
+        spec = quantization.spec
+        offset_bytes = OFFSET_BITS // 8 if _has_offsets(quantization.layout) else 0
     try:
         headers = ["in memory as", "linears", "embedding, head", "KV cache, full context", "sum"]
         title = (
             ""
-            if integers
+            if isinstance(quantization, QuantizationConfig)
             else "Quantized to INT4 with groups of 128 it would take (dense: as it is now):\n\n"
         )
-        parts.append(title + format_table(headers, _memory(config, spec)))
+        parts.append(title + format_table(headers, _memory(config, spec, offset_bytes)))
     except ShapeError as error:
         parts.append(f"No memory table: {error}")
     if tensors:

@@ -6,6 +6,7 @@ require_layout        the layout that was asked for can
 """
 
 import math
+from dataclasses import replace
 
 from awq_ref.checks import fitting_group_sizes, require_one_of
 from awq_ref.errors import ShapeError, UnsupportedError
@@ -14,11 +15,18 @@ from awq_ref.pack import LAYOUTS, why_not
 from awq_ref.spec import QuantSpec
 
 
+def _stored_kinds(config: ModelConfig) -> dict[str, tuple[int, int]]:
+    """Return the linears of all kinds of blocks as they are stored: of experts, which are alike, the first."""
+    one = replace(config, num_experts=min(1, config.num_experts))
+    layers = range(config.num_hidden_layers) if config.expert_layers else (0,)
+    return {name: shape for layer in layers for name, shape in block_stored_shapes(one, layer).items()}
+
+
 def require_group_sizes(config: ModelConfig, group_size: int) -> None:
     """Raise ShapeError, naming every linear that does not fit and what would fit all, unless group_size divides."""
     if group_size == -1:
         return
-    shapes = block_stored_shapes(config)
+    shapes = _stored_kinds(config)
     bad = {name: into for name, (_, into) in shapes.items() if into % group_size}
     if bad:
         listed = ", ".join(f"{name} ({into})" for name, into in bad.items())
@@ -32,7 +40,7 @@ def require_group_sizes(config: ModelConfig, group_size: int) -> None:
 
 def choose_layout(config: ModelConfig, spec: QuantSpec) -> str:
     """Return AutoAWQ's gemm where it can hold every linear, compressed-tensors' pack-quantized elsewhere."""
-    shapes = block_stored_shapes(config).values()
+    shapes = _stored_kinds(config).values()
     refused = any(why_not("gemm", out, into, spec) for out, into in shapes)
     return "pack-quantized" if refused or spec.group_size == -1 else "gemm"
 
@@ -40,7 +48,7 @@ def choose_layout(config: ModelConfig, spec: QuantSpec) -> str:
 def require_layout(config: ModelConfig, spec: QuantSpec, layout: str) -> None:
     """Raise UnsupportedError unless the layout that was asked for can hold every linear."""
     require_one_of("quantize_model", "layout", layout, LAYOUTS)
-    for name, (out, into) in block_stored_shapes(config).items():
+    for name, (out, into) in _stored_kinds(config).items():
         if reason := why_not(layout, out, into, spec):
             raise UnsupportedError(
                 f"quantize_model: layout {layout} must hold every linear; {name}: {reason}. Leave layout out to have "

@@ -37,17 +37,19 @@ from awq_ref.model import (
     attention_forward,
     block_forward,
     block_prefix,
+    enter,
     make_context,
     mlp_forward,
     mlp_input,
     normed,
-    scaled_embeddings,
 )
 from awq_ref.pipeline.load import open_tokenizer, read_block
+from awq_ref.pipeline.plans import layer_plan
+from awq_ref.pipeline.reading import open_model, read_entrance
 from awq_ref.pipeline.stored import check_complete
 from awq_ref.pipeline.texts import Calibration, calibration_windows
 from awq_ref.report.progress import progress
-from awq_ref.search import Recipe, plan_for, site_inputs
+from awq_ref.search import Recipe, routed_sites, site_inputs
 from awq_ref.spec import LinearOperator
 
 BATCH_TOKENS = 2048  # tokens that go through a block at a time
@@ -73,35 +75,42 @@ def open_float(path: str | Path) -> tuple[Checkpoint, ModelConfig]:
     UnsupportedError
         If the checkpoint is quantized already.
     """
-    checkpoint = Checkpoint.open(path)
+    checkpoint, config = open_model(path)
     if checkpoint.quantization_config is not None:
         raise UnsupportedError(
             f"{path}: must be a float checkpoint; it is quantized already. Start from its original."
         )
-    config = ModelConfig.from_json(checkpoint.config)
     check_complete(checkpoint, config, None)
     return checkpoint, config
 
 
 def embed_windows(checkpoint: Checkpoint, config: ModelConfig, windows: I64) -> F32:
-    """Look up token embeddings, reading a few thousand rows at a time: float32 (windows, seq, hidden_size)."""
-    name = f"{config.family.embed_tokens}.weight"
+    """Return what enters the first block, float32 (windows, seq, hidden_size); a few thousand embeddings at a time."""
+    name, entrance = f"{config.family.embed_tokens}.weight", read_entrance(checkpoint, config)
+    positions = np.broadcast_to(np.arange(windows.shape[1], dtype=np.int64), windows.shape)
     hidden = np.empty((*windows.shape, config.hidden_size), dtype=np.float32)
     for first in range(0, config.vocab_size, EMBEDDING_ROWS):
         rows = checkpoint.read(name, rows=slice(first, first + EMBEDDING_ROWS))
         here = (windows >= first) & (windows < first + len(rows))
-        hidden[here] = scaled_embeddings(rows[windows[here] - first], config)
+        hidden[here] = enter(rows[windows[here] - first], positions[here], entrance, config)
     return hidden
 
 
 @dataclass(frozen=True)
 class ObservedBlock:
-    """One block with what calibration knows of it. `modules` is empty unless the objective needs it."""
+    """One block with what calibration knows of it.
+
+    modules : empty unless the objective needs it
+    streams : context of the block, what enters it, and what enters it once the blocks before it are rounded; None
+              unless the recipe follows the drift. The arrays are the reader's to work in; the last one must become
+              what enters the next block.
+    """
 
     layer: int
     block: Block
     observations: Observations
     modules: dict[str, ModuleRunner]
+    streams: tuple[Context, F32, F32] | None = None
 
     def weights(self) -> dict[str, F32]:
         """Return the float weights by the linears' names."""
@@ -112,7 +121,8 @@ class ObservedBlock:
         }
 
 
-def _batches(windows: int, seq_len: int) -> list[slice]:
+def batches(windows: int, seq_len: int) -> list[slice]:
+    """Return the windows that go through a block at a time."""
     step = max(1, BATCH_TOKENS // seq_len)
     return [slice(first, first + step) for first in range(0, windows, step)]
 
@@ -133,25 +143,25 @@ def module_runners(
     Each takes replacement weights by name and yields the module's outputs batch by batch. The MLP's inputs are
     computed once and kept: as many bytes as `hidden`. "both", of a parallel block: what the two add to the stream.
     """
-    batches = _batches(*hidden.shape[:2])
+    parts = batches(*hidden.shape[:2])
 
     def entered(rows: slice) -> F32:
         return normed(hidden[rows], block, config, "before_attention")
 
     mlp_inputs = np.empty_like(hidden)
-    for rows in batches:
+    for rows in parts:
         u = entered(rows)
         y = attention_forward(u, block, config, context)
         stream = add_branch(hidden[rows], y, block, config, "after_attention")
-        mlp_inputs[rows] = mlp_input(stream, u, block, config)
+        mlp_inputs[rows] = mlp_input(stream, hidden[rows], u, block, config)
 
     def run_attention(weights: Mapping[str, F32]) -> Iterator[F32]:
         changed = _with_weights(block, weights)
-        return (attention_forward(entered(rows), changed, config, context) for rows in batches)
+        return (attention_forward(entered(rows), changed, config, context) for rows in parts)
 
     def run_mlp(weights: Mapping[str, F32]) -> Iterator[F32]:
         changed = _with_weights(block, weights)
-        return (mlp_forward(mlp_inputs[rows], changed, config) for rows in batches)
+        return (mlp_forward(mlp_inputs[rows], changed, config) for rows in parts)
 
     def run_both(weights: Mapping[str, F32]) -> Iterator[F32]:
         return (one + other for one, other in zip(run_attention(weights), run_mlp(weights), strict=True))
@@ -174,7 +184,7 @@ def _run_block(
     with np.errstate(
         over="ignore", invalid="ignore"
     ):  # what overflows reaches a site as inf or NaN, and is named
-        for rows in _batches(*hidden.shape[:2]):
+        for rows in batches(*hidden.shape[:2]):
             after[rows] = block_forward(hidden[rows], block, config, context)
 
 
@@ -196,12 +206,12 @@ def observed_blocks(
     """
     hidden = embed_windows(checkpoint, config, windows)
     context = make_context(config, windows.shape[1])
-    sites = site_inputs(plan_for(config.model_type))
     stride = clip_token_stride(windows.size, recipe.clip_tokens) if recipe and recipe.clip_tokens else None
     judged = recipe is not None and recipe.objective == "module"
+    drifted = hidden.copy() if recipe and recipe.follows_drift else None
     for layer in range(config.num_hidden_layers):
-        block = read_block(checkpoint, config, layer)
-        after = np.empty_like(hidden) if judged else hidden
+        plan, block = layer_plan(config, layer), read_block(checkpoint, config, layer)
+        after = np.empty_like(hidden) if judged or drifted is not None else hidden
         run = partial(
             _run_block,
             norms=block.norms,
@@ -211,10 +221,13 @@ def observed_blocks(
             after=after,
         )
         with located(block_prefix(config, layer).rstrip(".")):
-            observations = observe(run, block.linears, sites, token_stride=stride)
+            observations = observe(
+                run, block.linears, site_inputs(plan), token_stride=stride, may_miss=routed_sites(plan)
+            )
         modules = module_runners(block, config, context.at_layer(layer), hidden) if judged else {}
-        found = ObservedBlock(layer, block, observations, modules)
-        del block, observations, modules
+        streams = None if drifted is None else (context.at_layer(layer), hidden, drifted)
+        found = ObservedBlock(layer, block, observations, modules, streams)
+        del block, observations, modules, streams
         yield found
         del found  # before the next block is read
         hidden = after
@@ -272,7 +285,7 @@ def calibrate(
     """
     checkpoint, config = open_float(source)
     windows, fingerprint = calibration_windows(
-        open_tokenizer(checkpoint.folder),
+        open_tokenizer(checkpoint.folder, config),
         calibration,
         samples=samples,
         seq_len=min(seq_len, config.max_position_embeddings),

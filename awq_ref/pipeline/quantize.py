@@ -14,26 +14,26 @@ from pathlib import Path
 
 import numpy as np
 
-from awq_ref import __version__
 from awq_ref.calibration import Observations
 from awq_ref.checkpoint import (
     MAX_SHARD_BYTES,
     Checkpoint,
     ShardWriter,
-    copy_side_files,
-    model_card,
-    model_name,
     new_folder,
-    output_config,
     require_new,
-    source_license,
-    write_json,
-    write_text,
 )
 from awq_ref.checks import require_between
 from awq_ref.dtypes import F32, I64
 from awq_ref.errors import UnsupportedError
-from awq_ref.model import ModelConfig, block_prefix, norm_tensor, outer_tensor_shapes, stored_place
+from awq_ref.model import (
+    ModelConfig,
+    block_prefix,
+    block_router_shapes,
+    norm_tensor,
+    outer_tensor_shapes,
+    part_rows,
+    stored_order,
+)
 from awq_ref.pack import pack_linear
 from awq_ref.pipeline.block_search import search_sites
 from awq_ref.pipeline.describe import mean_bits_per_weight
@@ -47,13 +47,15 @@ from awq_ref.pipeline.observation import (
     observed_blocks,
     open_float,
 )
+from awq_ref.pipeline.papers import write_papers
 from awq_ref.pipeline.rounding import round_site
+from awq_ref.pipeline.streams import open_streams, shared_sites
 from awq_ref.pipeline.texts import Calibration, calibration_windows
-from awq_ref.quantize import join_rows
+from awq_ref.quantize import join_rows, take_rows
 from awq_ref.report.progress import progress
 from awq_ref.report.quantization import LayerReport, QuantizationReport
 from awq_ref.search import LinearFold, Recipe, recipe_named
-from awq_ref.spec import QuantizedLinear, QuantSpec
+from awq_ref.spec import QuantizedLinear, QuantSpec, Rounding
 
 
 def _copy_outer(checkpoint: Checkpoint, config: ModelConfig, writer: ShardWriter) -> None:
@@ -109,18 +111,29 @@ def _write_linears(
     folds: dict[str, LinearFold],
 ) -> None:
     """Write the linears of a site; those that are one tensor in the checkpoint are put together."""
-    for name, parts in job.config.family.stored_linears().items():
-        if parts[0] not in linears:
-            continue
-        place = f"{prefix}{name}"
-        for end, array in pack_linear(join_rows([linears[part] for part in parts]), job.layout).items():
+    for name, parts in job.config.family.stored_linears(linears).items():
+        place, order = f"{prefix}{name}", stored_order(job.config, name)
+        joined = take_rows(join_rows([linears[part] for part in parts]), order)
+        for end, array in pack_linear(joined, job.layout).items():
             writer.add(f"{place}.{end}", array)
         bias = f"{place}.bias"
         if bias in job.checkpoint:
             values = job.checkpoint.read(bias)
-            rows = [stored_place(job.config, f"{prefix}{part}")[1] for part in parts]
-            folded = [folds[part].apply_bias(values[row]) for part, row in zip(parts, rows, strict=True)]
-            writer.add(bias, np.concatenate(folded), dtype=job.stored_dtype(bias))
+            rows = part_rows(job.config, name).items()
+            folded = np.concatenate([folds[part].apply_bias(values[row]) for part, row in rows])
+            writer.add(bias, folded[order], dtype=job.stored_dtype(bias))
+
+
+def _write_routers(
+    job: _Job, writer: ShardWriter, prefix: str, weights: dict[str, F32], folds: dict[str, LinearFold]
+) -> None:
+    """Write the linears that stay in float; one that took scales in float32, so that the choice of experts stays."""
+    for name, weight in weights.items():
+        place = f"{prefix}{name}.weight"
+        if folds[name].columns is None:
+            writer.add_raw(place, job.stored_dtype(place), weight.shape, job.checkpoint.raw(place))
+        else:
+            writer.add(place, folds[name].apply(weight), dtype="F32")
 
 
 def _quantize_block(job: _Job, found: ObservedBlock, writer: ShardWriter) -> LayerReport:
@@ -131,17 +144,29 @@ def _quantize_block(job: _Job, found: ObservedBlock, writer: ShardWriter) -> Lay
         result = search_sites(found, job.config, recipe=job.recipe, spec=job.spec, norm_dtype=norm_dtype)
     _write_norms(job, writer, prefix, result.norms, found.block.norms)
     weights, known = found.weights(), found.observations.statistics
+    streams, shared = open_streams(found, result, job.config, job.recipe), shared_sites(found, job.config)
     reports = {report.site: report for report in result.reports}
-    sites = {site: report.linears for site, report in reports.items()} or family.stored_linears()
+    routers = block_router_shapes(job.config, found.layer)
+    _write_routers(job, writer, prefix, {name: weights[name] for name in routers}, result.folds)
+    sites = {site: report.linears for site, report in reports.items()}
+    told = {*routers, *(name for names in sites.values() for name in names)}
+    sites |= family.stored_linears([name for name in weights if name not in told])
     for site, names in sites.items():
         with located(f"{prefix}{', '.join(names)}"):
+            drift = None
+            if streams and site in shared:
+                drift = streams.drift([shared[site]], result.folds[names[0]].columns)
             rounded = round_site(
                 {name: weights[name] for name in names}, result.folds, known.get(site),
-                spec=job.spec, rounding=job.recipe.rounding,
+                spec=job.spec, rounding=job.recipe.rounding if site in known else Rounding(), drift=drift,
             )  # fmt: skip
+        if streams:
+            streams.put(rounded.linears, result.folds)
         _write_linears(job, writer, prefix, rounded.linears, result.folds)
         if site in reports:
             reports[site] = replace(reports[site], loss_rounded=rounded.loss, damping=rounded.damping)
+    if streams:
+        streams.finish()
     return LayerReport(found.layer, tuple(reports.values()))
 
 
@@ -151,30 +176,6 @@ def _require_statistics_fit(recipe: Recipe, statistics: ModelStatistics | None) 
             f"quantize_model: recipe {recipe.name} judges on the tokens themselves, which saved statistics do not "
             "hold. Give calibration text instead."
         )
-
-
-def _write_papers(checkpoint: Checkpoint, folder: Path, name: str, report: QuantizationReport) -> None:
-    """Write what goes beside the weights: config.json, tokenizer and generation files, model card."""
-    record = {"version": __version__, "recipe": report.recipe, "calibration": report.calibration}
-    config = output_config(checkpoint.config, report.spec, report.layout, ignored=["lm_head"], record=record)
-    write_json(folder / "config.json", config)
-    copy_side_files(checkpoint.folder, folder)
-    seen = report.calibration
-    card = model_card(
-        name,
-        base_model=model_name(checkpoint.folder),
-        spec=report.spec,
-        layout=report.layout,
-        recipe=report.recipe,
-        calibration=(
-            f"{seen['windows']} windows of {seen['seq_len']} tokens, {seen['source']}, sha256 {seen['sha256']}"
-            if seen
-            else "none"
-        ),
-        version=__version__,
-        license_name=source_license(checkpoint.folder),
-    )
-    write_text(folder / "README.md", card)
 
 
 def quantize_model(
@@ -242,7 +243,8 @@ def quantize_model(
 
     Notes
     -----
-    Memory: one block in float32, its Gram matrices, and the hidden states of all windows. Error feedback adds three
+    Memory: one block in float32, its Gram matrices, and the hidden states of all windows; a recipe that follows their
+    drift (`best`) holds two blocks and four copies of the states. Error feedback adds three
     float64 matrices of the size of one Gram matrix while a site is rounded.
     """
     started = time.perf_counter()
@@ -261,7 +263,7 @@ def quantize_model(
         if chosen.searches and statistics is None:
             length = min(seq_len, config.max_position_embeddings)
             windows, seen = calibration_windows(
-                open_tokenizer(checkpoint.folder),
+                open_tokenizer(checkpoint.folder, config),
                 calibration,
                 samples=samples,
                 seq_len=length,
@@ -284,5 +286,5 @@ def quantize_model(
             layers=layers,
             bits_per_weight=mean_bits_per_weight(config, spec, job.layout),
         )
-        _write_papers(checkpoint, folder, Path(destination).name, report)
+        write_papers(checkpoint, config, folder, Path(destination).name, report)
     return replace(report, seconds=time.perf_counter() - started)

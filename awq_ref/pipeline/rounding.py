@@ -9,11 +9,11 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from awq_ref.calibration import SiteStatistics
+from awq_ref.calibration import DriftStatistics, SiteStatistics
 from awq_ref.dtypes import F32
 from awq_ref.errors import CalibrationWarning
 from awq_ref.pipeline.observation import located
-from awq_ref.quantize import Evidence, dequantize_linear, feedback_factor, round_linear
+from awq_ref.quantize import Evidence, dequantize_linear, feedback_factor, moved_weight, round_linear
 from awq_ref.search import LinearFold, Recipe, gram_loss, scaled_gram
 from awq_ref.spec import QuantizedLinear, QuantSpec, Rounding
 
@@ -58,6 +58,13 @@ def _loss(
     return math.fsum(losses)
 
 
+def _wanted(weight: F32, evidence: Evidence, drift: DriftStatistics | None) -> F32:
+    """Return the weight to round to."""
+    if drift is None:
+        return weight
+    return moved_weight(weight, evidence.factor, drift.drift_sum, drift.stream_sum)
+
+
 def site_importance(statistics: Mapping[str, SiteStatistics], recipe: Recipe) -> dict[str, F32]:
     """Return site -> 1 / U_ii^2, float32 (in_features,); nothing for a recipe that does not judge by feedback.
 
@@ -82,6 +89,7 @@ def round_site(
     *,
     spec: QuantSpec,
     rounding: Rounding,
+    drift: DriftStatistics | None = None,
 ) -> RoundedSite:
     """Round the layers that read one input.
 
@@ -95,6 +103,9 @@ def round_site(
         Of the input; None will do for rounding to nearest.
     spec : QuantSpec
     rounding : Rounding
+    drift : DriftStatistics or None
+        What the scaled layers will really see, and what they are to make of it [GPTQ-6]; None: the input of the float
+        model, divided by the scales.
 
     Raises
     ------
@@ -110,10 +121,13 @@ def round_site(
     _warn_if_few(statistics)
     columns = folds[next(iter(weights))].columns  # one for all: they share the input
     gram = statistics.gram_sum if columns is None else scaled_gram(statistics.gram_sum, columns)
-    evidence = Evidence.of(gram, rounding)
+    evidence = Evidence.of(gram if drift is None else drift.gram_sum, rounding)
     linears = {
-        name: round_linear(weight, spec=spec, rounding=rounding, evidence=evidence, clip=folds[name].clip)
+        name: round_linear(
+            _wanted(weight, evidence, drift),
+            spec=spec, rounding=rounding, evidence=evidence, clip=folds[name].clip, original=weight,
+        )
         for name, weight in scaled.items()
-    }
+    }  # fmt: skip
     elements = statistics.count * sum(len(weight) for weight in weights.values())
     return RoundedSite(linears, _loss(weights, folds, linears, gram) / elements, evidence.factor.damping)

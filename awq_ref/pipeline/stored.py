@@ -3,6 +3,7 @@
 open_quantization        what the checkpoint says about its weights, as a record
 is_float                 a linear is stored as floats (of 8 bits, too)
 read_weight, read_quantized_linear   a linear as floats, or as integers and their grid
+read_rows                some rows of a float tensor
 read_norm, read_table    a norm; the embedding or the head as floats
 read_linear              a linear as the operator that multiplies by it
 check_complete           all tensors are there, none is left over, said from the headers
@@ -23,12 +24,13 @@ from awq_ref.checkpoint import (
     spread_scales,
 )
 from awq_ref.checks import require_finite
-from awq_ref.dtypes import F32, AnyArray
+from awq_ref.dtypes import F32, I64, AnyArray
 from awq_ref.errors import FormatError, ShapeError
 from awq_ref.matmul import DenseLinear, Residency, to_operator
 from awq_ref.model import (
     ModelConfig,
     block_prefix,
+    block_router_shapes,
     block_stored_shapes,
     block_tensor_shapes,
     norm_tensor,
@@ -61,6 +63,11 @@ def _stored_as_float(checkpoint: Checkpoint, place: str) -> bool:
     return name in checkpoint and checkpoint.info(name).dtype in FLOATS
 
 
+def read_rows(checkpoint: Checkpoint, name: str, rows: slice | I64) -> F32:
+    """Read some rows of a float tensor: a part, of which nothing else is read, or by their numbers."""
+    return checkpoint.read(name, rows=rows) if isinstance(rows, slice) else checkpoint.read(name)[rows]
+
+
 def is_float(checkpoint: Checkpoint, config: ModelConfig, name: str) -> bool:
     """Tell whether a checkpoint stores a linear, by its whole name, as floats."""
     return _stored_as_float(checkpoint, stored_place(config, name)[0])
@@ -75,16 +82,18 @@ def read_norm(checkpoint: Checkpoint, config: ModelConfig, name: str) -> F32:
     return values + np.float32(offset) if offset and not name.endswith(".bias") else values
 
 
-def _stored_shape(config: ModelConfig, place: str) -> tuple[int, int]:
-    """Return the shape of a module's weight by config.json: of a linear of the blocks, else of a table."""
-    shapes = block_stored_shapes(config).items()
-    found = (shape for name, shape in shapes if place.endswith(f".{name}"))
-    return next(found, (config.vocab_size, config.hidden_size))
+def _require_shape(
+    checkpoint: Checkpoint, place: str, linear: QuantizedLinear, wanted: tuple[int, int]
+) -> None:
+    """Raise ShapeError unless a table, or a module of which rows are taken, has this shape."""
+    if linear.int_weight.shape != wanted:
+        raise ShapeError(
+            f"{checkpoint.folder}: {place} must have shape {wanted} by config.json; the file holds "
+            f"{linear.int_weight.shape}. Do config.json and the weights belong together?"
+        )
 
 
-def _read_integers(
-    checkpoint: Checkpoint, config: ModelConfig, place: str, quantization: QuantizationConfig
-) -> QuantizedLinear:
+def _read_integers(checkpoint: Checkpoint, place: str, quantization: QuantizationConfig) -> QuantizedLinear:
     """Read the integers of a module, scales in the dtype in which they are stored."""
     layout, spec = LAYOUTS[quantization.layout], quantization.spec_of(place)
     ends = (*layout.tensor_names(spec), *(e for e in layout.optional if f"{place}.{e}" in checkpoint))
@@ -92,16 +101,9 @@ def _read_integers(
     if tensors[layout.scales].dtype == np.float32:  # float32, or bfloat16, which NumPy does not have
         spec = replace(spec, scale_dtype="float32")
     try:
-        linear = unpack_linear(tensors, spec, quantization.layout)
+        return unpack_linear(tensors, spec, quantization.layout)
     except FormatError as error:
         raise FormatError(f"{place}: {error}") from error
-    shape, wanted = linear.int_weight.shape, _stored_shape(config, place)
-    if shape != wanted:
-        raise ShapeError(
-            f"{checkpoint.folder}: {place} must have shape {wanted} by config.json; the file holds {shape}. Do "
-            "config.json and the weights belong together?"
-        )
-    return linear
 
 
 def read_quantized_linear(
@@ -109,8 +111,13 @@ def read_quantized_linear(
 ) -> QuantizedLinear:
     """Read one linear's integers, scales and zero points, without its bias; name is its whole name."""
     place, rows = stored_place(config, name)
-    linear = _read_integers(checkpoint, config, place, quantization)
-    return linear if place == name else take_rows(linear, rows)
+    linear = _read_integers(checkpoint, place, quantization)
+    if place == name:
+        return linear
+    fused = block_stored_shapes(config).items()
+    wanted = next(shape for stored, shape in fused if place.endswith(f".{stored}"))
+    _require_shape(checkpoint, place, linear, wanted)
+    return take_rows(linear, rows)
 
 
 def _read_float8(checkpoint: Checkpoint, place: str, stored: Float8Config) -> F32:
@@ -122,13 +129,13 @@ def _read_float8(checkpoint: Checkpoint, place: str, stored: Float8Config) -> F3
 
 
 def _read_float(
-    checkpoint: Checkpoint, place: str, quantization: Quantization | None, rows: slice | None = None
+    checkpoint: Checkpoint, place: str, quantization: Quantization | None, rows: slice | I64 | None = None
 ) -> F32:
     name = f"{place}.weight"
     if isinstance(quantization, Float8Config) and checkpoint.info(name).dtype == FLOAT8:
         weight = _read_float8(checkpoint, place, quantization)
         return weight if rows is None else weight[rows]
-    return checkpoint.read(name, rows=rows)
+    return checkpoint.read(name) if rows is None else read_rows(checkpoint, name, rows)
 
 
 def read_weight(
@@ -136,6 +143,8 @@ def read_weight(
 ) -> F32:
     """Read the float weight of one linear, by its whole name."""
     place, rows = stored_place(config, name)
+    if config.family.transposed:
+        return np.ascontiguousarray(_read_float(checkpoint, place, quantization).T[rows])
     return _read_float(checkpoint, place, quantization, None if place == name else rows)
 
 
@@ -145,7 +154,9 @@ def read_table(
     """Read the embedding or the head as float32, dequantized where it is stored as integers."""
     if not isinstance(quantization, QuantizationConfig) or _stored_as_float(checkpoint, place):
         return _read_float(checkpoint, place, quantization)
-    return dequantize_linear(_read_integers(checkpoint, config, place, quantization))
+    linear = _read_integers(checkpoint, place, quantization)
+    _require_shape(checkpoint, place, linear, (config.vocab_size, config.embedding_width))
+    return dequantize_linear(linear)
 
 
 def read_linear(
@@ -157,7 +168,7 @@ def read_linear(
 ) -> LinearOperator:
     """Read one linear as it is stored: float under NAME.weight, integers under the names of the layout."""
     place, rows = stored_place(config, name)
-    bias = checkpoint.read(f"{place}.bias", rows=rows) if f"{place}.bias" in checkpoint else None
+    bias = read_rows(checkpoint, f"{place}.bias", rows) if f"{place}.bias" in checkpoint else None
     if not isinstance(quantization, QuantizationConfig) or _stored_as_float(checkpoint, place):
         return DenseLinear(read_weight(checkpoint, config, name, quantization), bias)
     linear = read_quantized_linear(checkpoint, config, name, quantization)
@@ -165,9 +176,9 @@ def read_linear(
 
 
 def _linear_places(config: ModelConfig) -> Iterator[str]:
-    """Yield the modules of a checkpoint that hold linears of the blocks."""
+    """Yield the modules of a checkpoint that hold linears of the blocks, routers of experts among them."""
     for layer in range(config.num_hidden_layers):
-        for name in block_stored_shapes(config):
+        for name in (*block_stored_shapes(config, layer), *block_router_shapes(config, layer)):
             yield f"{block_prefix(config, layer)}{name}"
 
 

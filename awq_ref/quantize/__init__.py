@@ -5,7 +5,7 @@ quantize, dequantize                       codes on a grid, and back
 quantize_linear, dequantize_linear         the same for a whole layer
 pseudo_quantize                            the float round trip, fast
 feedback_factor, round_with_feedback       GPTQ
-search_ranges, descend_codes               what makes it better
+search_ranges, descend_codes, moved_weight    what makes it better
 round_linear, Evidence, better_rows        a whole layer, in the way that a `Rounding` says
 take_rows, join_rows                       layers that a checkpoint keeps in one tensor
 """
@@ -18,6 +18,7 @@ from awq_ref.quantize.layer import Evidence, better_rows, round_linear
 from awq_ref.quantize.pseudo import pseudo_quantize
 from awq_ref.quantize.ranges import search_ranges
 from awq_ref.quantize.rows import join_rows, take_rows
+from awq_ref.quantize.target import moved_weight
 
 __all__ = [
     "RANGE_FLOOR",
@@ -32,6 +33,7 @@ __all__ = [
     "grid_of_range",
     "group_range",
     "join_rows",
+    "moved_weight",
     "pseudo_quantize",
     "quantize",
     "quantize_linear",

@@ -73,6 +73,7 @@ def round_linear(
     evidence: Evidence | None = None,
     clip: F32 | None = None,
     bias: F32 | None = None,
+    original: F32 | None = None,
 ) -> QuantizedLinear:
     """Return a linear layer as integers.
 
@@ -88,6 +89,8 @@ def round_linear(
         Largest magnitude that a group's grid reaches.
     bias : float32 array, shape (out_features,), or None
         Kept as it is.
+    original : float32 array, shape (out_features, in_features), or None
+        Where weight is a `moved_weight`: what it was. The guard compares with rounding this to nearest.
 
     Returns
     -------
@@ -107,7 +110,8 @@ def round_linear(
     grid = _fixed_grid(weight, evidence, spec, rounding, clip)
     linear = QuantizedLinear(*round_with_feedback(weight, evidence.factor, spec=spec, grid=grid), spec, bias)
     if rounding.guard:
-        linear = better_rows(weight, evidence.gram, linear, quantize_linear(weight, spec=spec, bias=bias))
+        nearest = quantize_linear(weight if original is None else original, spec=spec, bias=bias)
+        linear = better_rows(weight, evidence.gram, linear, nearest)
     if rounding.descent:
         codes = descend_codes(weight, evidence.gram, evidence.factor.order, linear, passes=rounding.descent)
         linear = replace(linear, int_weight=codes)

@@ -11,12 +11,13 @@ from dataclasses import replace
 
 import numpy as np
 
+from awq_ref.dtypes import I64
 from awq_ref.errors import ShapeError, UnsupportedError
 from awq_ref.spec import QuantizedLinear
 
 
-def take_rows(linear: QuantizedLinear, rows: slice) -> QuantizedLinear:
-    """Return the linear that computes some of the outputs: views, no copies."""
+def take_rows(linear: QuantizedLinear, rows: slice | I64) -> QuantizedLinear:
+    """Return the linear that computes some of the outputs, in this order: of a slice views, no copies."""
     return replace(
         linear,
         int_weight=linear.int_weight[rows],

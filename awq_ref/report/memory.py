@@ -4,12 +4,13 @@
     linear_parts       one linear in memory, by residency: codes, scales, zero points
     linear_bytes       their sum
     weight_bytes       all linears in memory, every residency
+    cached_columns     columns of a text that the layers keep, with windows or without
     kv_cache_bytes     the key/value cache
 
 What an operator really holds is its own `resident_bytes`; this room predicts it before anything is loaded.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -55,11 +56,14 @@ def bits_per_weight(spec: QuantSpec, in_features: int, *, zero_point_bits: int |
     return spec.bits + (scale_bits + zero_point_bits) / group_size
 
 
-def linear_parts(out_features: int, in_features: int, *, spec: QuantSpec, residency: str) -> dict[str, int]:
+def linear_parts(
+    out_features: int, in_features: int, *, spec: QuantSpec, residency: str, offset_bytes: int = 0
+) -> dict[str, int]:
     """Return the bytes that one linear without bias keeps in memory, as codes, scales and zero_points.
 
     packed: bits per weight, a scale and a uint8 zero point per group; codes: a byte per weight instead;
-    dense: float32 weights alone, counted as codes.
+    dense: float32 weights alone, counted as codes. offset_bytes, of a float that some layouts have for each group,
+    count as zero_points.
 
     Raises
     ------
@@ -84,16 +88,21 @@ def linear_parts(out_features: int, in_features: int, *, spec: QuantSpec, reside
     return {
         "codes": code_bytes,
         "scales": n_groups * np.dtype(spec.scale_dtype).itemsize,
-        "zero_points": n_groups * ZERO_POINT_BYTES,
+        "zero_points": n_groups * (ZERO_POINT_BYTES + offset_bytes),
     }
 
 
-def linear_bytes(out_features: int, in_features: int, *, spec: QuantSpec, residency: str) -> int:
+def linear_bytes(
+    out_features: int, in_features: int, *, spec: QuantSpec, residency: str, offset_bytes: int = 0
+) -> int:
     """Return the bytes that one linear without bias keeps in memory: the sum of `linear_parts`."""
-    return sum(linear_parts(out_features, in_features, spec=spec, residency=residency).values())
+    parts = linear_parts(out_features, in_features, spec=spec, residency=residency, offset_bytes=offset_bytes)
+    return sum(parts.values())
 
 
-def weight_bytes(shapes: Iterable[tuple[int, int]], *, spec: QuantSpec) -> dict[str, int]:
+def weight_bytes(
+    shapes: Iterable[tuple[int, int]], *, spec: QuantSpec, offset_bytes: int = 0
+) -> dict[str, int]:
     """Return the bytes of linears in memory for every residency, in the order packed, codes, dense.
 
     Parameters
@@ -101,6 +110,8 @@ def weight_bytes(shapes: Iterable[tuple[int, int]], *, spec: QuantSpec) -> dict[
     shapes : iterable of (out_features, in_features)
         One per linear of the model, all blocks.
     spec : QuantSpec
+    offset_bytes : int
+        Bytes of a float per group, where a layout has one beside the scale.
 
     Raises
     ------
@@ -109,9 +120,33 @@ def weight_bytes(shapes: Iterable[tuple[int, int]], *, spec: QuantSpec) -> dict[
     """
     shapes = list(shapes)
     return {
-        residency: sum(linear_bytes(out, into, spec=spec, residency=residency) for out, into in shapes)
+        residency: sum(
+            linear_bytes(out, into, spec=spec, residency=residency, offset_bytes=offset_bytes)
+            for out, into in shapes
+        )
         for residency in RESIDENCIES
     }
+
+
+def cached_columns(*, n_layers: int, capacity: int, windows: Sequence[int] = (), page: int = 1) -> int:
+    """Return the columns that all layers keep of a text: the whole text, or a window of it and a page more, less one.
+
+    Parameters
+    ----------
+    capacity : int
+        Columns of a text.
+    windows : sequence of int
+        Per layer what its queries see, their own column included; 0: all. Empty: all layers see all.
+    page : int
+        Columns for which a layer with a window has room beside those that stay: 1, the query's own, at the least.
+
+    Examples
+    --------
+    >>> cached_columns(n_layers=2, capacity=100, windows=(10, 0), page=4)  # 9 and 4, 100
+    113
+    """
+    seen = windows or (0,) * n_layers
+    return sum(min(capacity, window - 1 + page) if window else capacity for window in seen)
 
 
 def kv_cache_bytes(
@@ -122,8 +157,15 @@ def kv_cache_bytes(
     capacity: int,
     batch: int = 1,
     itemsize: int = FLOAT32_BYTES,
+    windows: Sequence[int] = (),
+    page: int = 1,
 ) -> int:
-    """Return the bytes of a key/value cache: 2 * layers * batch * kv heads * capacity * head_dim.
+    """Return the bytes of a key/value cache: 2 * batch * kv heads * head_dim times the columns of all layers.
+
+    Parameters
+    ----------
+    capacity, windows, page
+        As for `cached_columns`.
 
     Raises
     ------
@@ -133,4 +175,5 @@ def kv_cache_bytes(
     sizes = {"n_layers": n_layers, "n_kv_heads": n_kv_heads, "head_dim": head_dim, "capacity": capacity}
     for name, size in (sizes | {"batch": batch, "itemsize": itemsize}).items():
         require_between("kv_cache_bytes", name, size, 0, 2**63)
-    return 2 * n_layers * batch * n_kv_heads * capacity * head_dim * itemsize
+    columns = cached_columns(n_layers=n_layers, capacity=capacity, windows=windows, page=page)
+    return 2 * batch * n_kv_heads * head_dim * itemsize * columns

@@ -40,11 +40,20 @@ from awq_ref.search.objective import (
     gram_row_losses,
     row_losses,
 )
-from awq_ref.search.plan import PLANS, ScaleGroup, plan_for, query_head_tie, site_inputs
+from awq_ref.search.plan import (
+    EXPERT_PLANS,
+    PLANS,
+    ScaleGroup,
+    plan_for,
+    routed_sites,
+    site_inputs,
+)
 from awq_ref.search.recipes import RECIPES, Recipe, recipe_named
 from awq_ref.search.result import BlockResult, SiteReport
+from awq_ref.search.ties import query_head_tie
 
 __all__ = [
+    "EXPERT_PLANS",
     "PLANS",
     "RECIPES",
     "BlockResult",
@@ -78,6 +87,7 @@ __all__ = [
     "search_block",
     "search_channel_scales",
     "search_clip",
+    "routed_sites",
     "site_inputs",
     "token_blocks",
 ]

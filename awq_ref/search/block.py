@@ -63,9 +63,9 @@ class _Search:
     folds: dict[str, LinearFold] = field(default_factory=dict)
 
     def scaled(self, group: ScaleGroup) -> bool:
-        """Tell whether the recipe scales this site."""
-        if not group.tied or self.recipe.tied_sites == "shared":
-            return True
+        """Tell whether this site can be scaled, and the recipe scales it."""
+        if group.fixed or not group.tied or self.recipe.tied_sites == "shared":
+            return not group.fixed
         return self.weights[group.producer].shape == self.weights[group.consumers[0]].shape
 
     def judge(self, group: ScaleGroup) -> str:
@@ -118,7 +118,7 @@ class _Search:
         """Write the chosen scales into the folds of producer and consumers."""
         if (found.channel_scales == 1.0).all():
             return
-        for name in group.consumers:
+        for name in group.readers:
             self.folds[name] = replace(self.folds[name], columns=found.channel_scales)
         if group.producer_kind == "linear":
             self.folds[group.producer] = replace(self.folds[group.producer], rows=found.producer_scales)
@@ -198,7 +198,7 @@ def _check(search: _Search, plan: Sequence[ScaleGroup]) -> None:
     """Raise unless everything that the plan and the recipe need is there and fits."""
     recipe = search.recipe
     sites = [group.site for group in plan]
-    _require("weights", search.weights, [name for group in plan for name in group.consumers])
+    _require("weights", search.weights, [name for group in plan for name in group.readers])
     _require("norms", search.norms, [group.producer for group in plan if group.producer_kind == "norm"])
     _require("statistics", search.statistics, sites)
     if recipe.objective == "module":

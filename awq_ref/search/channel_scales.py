@@ -115,7 +115,7 @@ def search_channel_scales(
     candidate : callable
         The scales of an alpha: `candidate` or `candidate_llm_awq`.
     tie : int64 array, shape (in_features,), or None
-        The producer's row behind every channel, where several share one (`plan.query_head_tie`).
+        The producer's row behind every channel, where several share one (`ties.query_head_tie`).
     realize : callable or None
         What becomes of the scales when the producer is stored (`fold_into_norm`), so that it is judged.
 

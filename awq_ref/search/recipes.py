@@ -34,6 +34,9 @@ class Recipe:
     clip_tokens  : 0: clips are judged on the Gram matrix; n: on tokens taken with stride total // n
     clip_guard   : undo clips in rows whose whole loss did not gain
     rounding     : how the scaled weights become integers
+    follows_drift : weights are rounded to what the float model makes of its inputs, on the inputs that the layers
+                   before, rounded already, leave
+    recovers     : with it, the share of the stream's error that the last layer of a module takes back
     """
 
     name: str
@@ -50,6 +53,8 @@ class Recipe:
     clip_tokens: int = 0
     clip_guard: bool = True
     rounding: Rounding = Rounding()
+    follows_drift: bool = False
+    recovers: float = 0.0
 
     @property
     def searches(self) -> bool:
@@ -58,8 +63,8 @@ class Recipe:
 
     @property
     def needs_tokens(self) -> bool:
-        """True where statistics do not suffice: something is judged on the tokens themselves."""
-        return self.objective == "module" or self.clip_tokens > 0
+        """True where statistics do not suffice: something is judged on the tokens themselves, or follows them."""
+        return self.objective == "module" or self.clip_tokens > 0 or self.follows_drift
 
     def storage_spec(self, spec: QuantSpec) -> QuantSpec:
         """Return the spec with which the layers are quantized in the end."""
@@ -69,10 +74,6 @@ class Recipe:
         """Return the spec of the quantizer inside the search."""
         stored = self.storage_spec(spec)
         return stored if self.search_scale_dtype == "stored" else replace(stored, scale_dtype="float32")
-
-    def without_scales(self) -> "Recipe":
-        """Return the recipe for sites that nothing can scale: the same clips and rounding, and no candidates but 1."""
-        return replace(self, alphas=(0.0,), refine=0.0, candidates="awq")
 
     def clips(self, linear: str) -> bool:
         """Tell whether a linear layer's clips are searched."""
@@ -119,6 +120,8 @@ RECIPES: dict[str, Recipe] = {
             alphas=tuple(i / 10 for i in range(11)),
             objective="feedback",  # scales and ranges by the importance that feedback gives a channel
             rounding=replace(_GPTQ_R, searched_ranges=True, descent=1, guard=True),
+            follows_drift=True,
+            recovers=0.5,
         ),
     )
 }

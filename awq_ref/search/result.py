@@ -7,7 +7,7 @@ The weights themselves are scaled and clipped one layer at a time, when they are
 (`BlockResult.folds[name].apply(weight)`), so a block is in memory once.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from awq_ref.dtypes import F32
 from awq_ref.search.folding import LinearFold
@@ -60,15 +60,3 @@ class BlockResult:
     norms: dict[str, F32]
     folds: dict[str, LinearFold]
     reports: tuple[SiteReport, ...]
-
-    def with_fixed(self, fixed: "BlockResult") -> "BlockResult":
-        """Return this result with the clips and reports of sites that nothing scales, searched apart.
-
-        A consumer of such a site may produce another one, so that its rows are divided by r: its clips are, too.
-        """
-        folds = dict(self.folds)
-        for report in fixed.reports:
-            for name, clip in report.clips.items():
-                rows = folds[name].rows
-                folds[name] = replace(folds[name], clip=clip if rows is None else clip / rows[:, None])
-        return BlockResult(self.norms, folds, (*self.reports, *fixed.reports))

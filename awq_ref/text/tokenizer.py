@@ -1,15 +1,15 @@
 """Text to token ids and back: a thin layer over the `tokenizers` library.
 
-    Tokenizer       encode, decode, the ids of the special tokens
-    StreamDecoder   text of a growing list of ids, never half a character
+    Tokenizer       encode, decode, the special tokens and their ids
 
-Reads tokenizer.json; tokenizer_config.json and config.json, where present, say which tokens begin and end a
-text.
+Reads tokenizer.json, and the files beside it as transformers does: its post-processor alone says what is put before
+and behind a text (`add_bos_token` of tokenizer_config.json is for tokenizers without this file); special tokens that
+the other files name become special, and are added where they are missing.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,42 +18,75 @@ import tokenizers
 
 from awq_ref.dtypes import I64
 from awq_ref.errors import FormatError, RangeError
+from awq_ref.text.files import read_json_object
+from awq_ref.text.streaming import StreamDecoder
 
-HALF_CHARACTER = "\ufffd"  # what bytes that are not UTF-8, or not yet, decode to
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; an empty one if there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FormatError(f"{path}: the file must hold JSON; {error}.") from error
-    if not isinstance(contents, dict):
-        raise FormatError(f"{path}: the file must hold a JSON object; got {type(contents).__name__}.")
-    return contents
+# The special tokens that have a name, and that chat templates know by it.
+NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
-def _special_id(inner: tokenizers.Tokenizer, folder: Path, name: str) -> int | None:
-    """Return the id of bos or eos: the token named in tokenizer_config.json, else the id in config.json."""
-    token = _read_json(folder / "tokenizer_config.json").get(f"{name}_token")
-    if isinstance(token, dict):  # an added token written out
-        token = token.get("content")
-    found = inner.token_to_id(token) if isinstance(token, str) else None
-    if found is None:
-        value = _read_json(folder / "config.json").get(f"{name}_token_id")
-        found = value[0] if isinstance(value, list) and value else value
+def _added_token(stored: Any, path: Path) -> tokenizers.AddedToken:
+    """Return a token that a file writes out, or gives as its text alone."""
+    if isinstance(stored, str):
+        return tokenizers.AddedToken(stored, special=True, normalized=False)
+    if not isinstance(stored, dict) or not isinstance(stored.get("content"), str):
+        raise FormatError(
+            f"{path}: a special token must be a text, or an object with content; got {stored!r}."
+        )
+    flags = {name: bool(stored[name]) for name in FLAGS if name in stored}
+    return tokenizers.AddedToken(stored["content"], **flags)
+
+
+def _stored_settings(folder: Path) -> dict[str, Any]:
+    """Return tokenizer_config.json; where it lists no added tokens, with those of special_tokens_map.json."""
+    settings = read_json_object(folder / "tokenizer_config.json")
+    if "added_tokens_decoder" not in settings:
+        settings |= read_json_object(folder / "special_tokens_map.json")
+    return settings
+
+
+def _extra_tokens(settings: dict[str, Any]) -> list[Any]:
+    extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or []
+    return list(extra.values()) if isinstance(extra, dict) else list(extra)
+
+
+def _add_tokens(inner: tokenizers.Tokenizer, settings: dict[str, Any], path: Path) -> dict[str, str]:
+    """Make special what the settings name, and add what is missing; return the named tokens' texts."""
+    listed = settings.get("added_tokens_decoder") or {}
+    if not isinstance(listed, dict) or not all(key.isdecimal() for key in listed):
+        raise FormatError(f"{path}: added_tokens_decoder must map ids to tokens; got {listed!r:.80}.")
+    tokens = {key: _added_token(listed[key], path) for key in sorted(listed, key=int)}
+    known = {token.content: token for token in inner.get_added_tokens_decoder().values()}
+    inner.add_tokens([token for token in tokens.values() if token.content not in known])
+    known |= {token.content: token for token in tokens.values()}
+    named = {name: _added_token(settings[name], path) for name in NAMED if settings.get(name) is not None}
+    special = [*named.values(), *(_added_token(token, path) for token in _extra_tokens(settings))]
+    inner.add_special_tokens([known.get(token.content, token) for token in special])
+    return {name: token.content for name, token in named.items()}
+
+
+def _special_id(inner: tokenizers.Tokenizer, named: dict[str, str], folder: Path, name: str) -> int | None:
+    """Return the id of bos or eos: the token that has this name, else the id in config.json."""
+    if f"{name}_token" in named:
+        return inner.token_to_id(named[f"{name}_token"])
+    value = read_json_object(folder / "config.json").get(f"{name}_token_id")
+    found = value[0] if isinstance(value, list) and value else value
     return found if isinstance(found, int) else None
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """The tokenizer of a model folder. bos_token_id and eos_token_id are None where the folder names none."""
+    """The tokenizer of a model folder.
+
+    bos_token_id, eos_token_id   None where the folder names none
+    special_tokens               bos_token, eos_token, ...: the texts of those that have a name
+    """
 
     inner: tokenizers.Tokenizer
     bos_token_id: int | None = None
     eos_token_id: int | None = None
+    special_tokens: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Tokenizer":
@@ -64,7 +97,8 @@ class Tokenizer:
         FormatError
             If there is no tokenizer.json, or it (or a file beside it) cannot be read.
         """
-        path = Path(folder) / "tokenizer.json"
+        folder = Path(folder)
+        path = folder / "tokenizer.json"
         if not path.is_file():
             raise FormatError(
                 f"{path}: the file must exist; it does not. Save the tokenizer in this "
@@ -76,12 +110,33 @@ class Tokenizer:
             raise FormatError(f"{path}: the file must be a tokenizer.json; {error}.") from error
         inner.no_truncation()  # settings of a training run may linger in the file
         inner.no_padding()
-        return cls(inner, *(_special_id(inner, Path(folder), name) for name in ("bos", "eos")))
+        named = _add_tokens(inner, _stored_settings(folder), folder / "tokenizer_config.json")
+        bos, eos = (_special_id(inner, named, folder, name) for name in ("bos", "eos"))
+        return cls(inner, bos, eos, named)
 
     @property
     def vocab_size(self) -> int:
         """Number of tokens, added ones included; a model's vocab_size may be larger."""
         return int(self.inner.get_vocab_size(with_added_tokens=True))
+
+    @cached_property
+    def largest_id(self) -> int:
+        """The largest id of a token, added ones included; -1 if there is none."""
+        return max(self.inner.get_vocab(with_added_tokens=True).values(), default=-1)
+
+    @cached_property
+    def special_ids(self) -> frozenset[int]:
+        """The ids that skip_special_tokens leaves out."""
+        added = self.inner.get_added_tokens_decoder()
+        return frozenset(token_id for token_id, token in added.items() if token.special)
+
+    def is_silent(self, token_id: int, *, skip_special_tokens: bool = True) -> bool:
+        """Tell whether an id adds nothing to a text: a special one that is skipped, or one beyond the vocabulary."""
+        if token_id < 0:
+            return False  # decode says what is wrong with it
+        return (skip_special_tokens and token_id in self.special_ids) or self.inner.id_to_token(
+            token_id
+        ) is None
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> I64:
         """Return the ids of a text, int64 (tokens,), with or without the special tokens around it."""
@@ -102,39 +157,6 @@ class Tokenizer:
             raise RangeError(f"Tokenizer: token_ids must be at least 0; got {min(ids)}.")
         return str(self.inner.decode(ids, skip_special_tokens=skip_special_tokens))
 
-    def stream_decoder(self, *, skip_special_tokens: bool = True) -> "StreamDecoder":
+    def stream_decoder(self, *, skip_special_tokens: bool = True) -> StreamDecoder:
         """Return a decoder for ids that come one by one."""
         return StreamDecoder(self, skip_special_tokens=skip_special_tokens)
-
-
-@dataclass
-class StreamDecoder:
-    """Turns ids that come one by one into text that comes piece by piece.
-
-    The pieces add up to the text of all ids. A piece is held back while it ends in the middle of a character.
-    Ids are decoded together with the few before them, because a token's text may depend on what precedes it.
-    """
-
-    tokenizer: Tokenizer
-    skip_special_tokens: bool = True
-    context: list[int] = field(default_factory=list)  # ids already emitted, kept for what follows
-    pending: list[int] = field(default_factory=list)  # ids not yet emitted
-
-    def _text(self, token_ids: list[int]) -> str:
-        return self.tokenizer.decode(token_ids, skip_special_tokens=self.skip_special_tokens)
-
-    def _take(self) -> str:
-        """Return the text of the pending ids, which become the context."""
-        piece = self._text(self.context + self.pending)[len(self._text(self.context)) :]
-        self.context, self.pending = self.pending, []
-        return piece
-
-    def push(self, token_id: int) -> str:
-        """Take one more id; return the text that is now certain (often one word, sometimes nothing)."""
-        self.pending.append(int(token_id))
-        text = self._text(self.context + self.pending)
-        return "" if text.endswith(HALF_CHARACTER) else self._take()
-
-    def flush(self) -> str:
-        """Return what was held back: the end of a text that stops within a character."""
-        return self._take() if self.pending else ""

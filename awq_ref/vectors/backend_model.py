@@ -19,6 +19,7 @@ from awq_ref.model import (
     block_forward,
     greedy,
     make_context,
+    new_cache,
 )
 from awq_ref.model.attention import Scores, attention
 from awq_ref.model.ops import ACTIVATIONS, layer_norm, rms_norm
@@ -105,20 +106,21 @@ def _block(params: Params, inputs: Arrays, prefix: str = "") -> Block:
     return Block({name: inputs[prefix + name] for name in NORMS}, linears)
 
 
-def _filled_cache(k: F32, v: F32, room: int) -> KVCache:
+def _filled_cache(config: ModelConfig, k: F32, v: F32, room: int) -> KVCache:
     """Return a cache of one layer that holds k and v (past, G, D) and has room for more columns."""
-    past, kv_heads, head_dim = k.shape
-    shape = (1, 1, kv_heads, past + room, head_dim)
-    keys, values = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-    keys[0, 0, :, :past], values[0, 0, :, :past] = k.transpose(1, 0, 2), v.transpose(1, 0, 2)
-    valid = np.zeros((1, past + room), dtype=np.bool_)
-    valid[:, :past] = True
-    return KVCache(keys, values, valid, past)
+    past = len(k)
+    cache = new_cache(config, batch=1, capacity=past + room)
+    if past == 0:
+        return cache
+    cache = cache.appended(np.ones((1, past), dtype=np.bool_))
+    keys, values = cache.columns(0, past)  # (1, G, past, D), views
+    keys[0], values[0] = k.transpose(1, 0, 2), v.transpose(1, 0, 2)
+    return cache
 
 
 def _decoder_block(params: Params, inputs: Arrays) -> Outputs:
     config, x = _config(params), inputs["x"]
-    cache = _filled_cache(inputs["cache_k"], inputs["cache_v"], len(x))
+    cache = _filled_cache(config, inputs["cache_k"], inputs["cache_v"], len(x))
     context = make_context(config, len(x), cache=cache)
     return {"y": block_forward(x[None], _block(params, inputs), config, context)[0]}
 

@@ -36,6 +36,7 @@ from awq_ref.vectors.protocol import (
 LINE_BYTES = 64 * 2**20  # of an answer; more is garbage
 END_SECONDS = 5.0
 HELLO_SECONDS = 10.0
+OBITUARY_SECONDS = 1.0  # between the end of its output and its own
 
 
 class UnusableError(AwqRefError):
@@ -132,7 +133,7 @@ class ProgramBackend:
     def _obituary(self) -> str:
         assert self._process is not None
         try:
-            code = self._process.wait(timeout=END_SECONDS)
+            code = self._process.wait(timeout=OBITUARY_SECONDS)
         except subprocess.TimeoutExpired:
             return "it closed its standard output"
         self._threads[1].join(timeout=1.0)  # its last words may still be on the way
@@ -142,12 +143,13 @@ class ProgramBackend:
 
     def ask(self, case: Case, seconds: float) -> Answer:
         """Return the answer to a case."""
+        line = request_line(case)  # first: meanwhile a stray line may still arrive
         if not self._lines.empty():
             stray = self._lines.get_nowait()
             if stray is None:
                 raise BackendDiedError(self._obituary())
             raise StrayLineError(f"printed a line that no request asked for: {stray[:80]!r}")
-        return parse_answer(self._exchange(request_line(case), seconds), case)
+        return parse_answer(self._exchange(line, seconds), case)
 
     def restart(self) -> None:
         """Start the program again."""

@@ -115,7 +115,7 @@ ATTENTIONS: tuple[tuple[str, int, int, int, int, int, float, float, tuple[str, .
     ("one-token", 1, 7, 4, 1, 0, 0.0, 1.0, ("CachePosition", "GroupedQueries")),
     ("window", 4, 10, 2, 1, 3, 0.0, 1.0, ("Window", "CachePosition")),
     ("cap", 3, 5, 2, 1, 0, 2.0, 2.0, ("SoftCap",)),
-    ("large-scores", 3, 6, 2, 2, 0, 0.0, 20.0, ("LargeScores",)),
+    ("large-scores", 3, 6, 2, 2, 0, 0.0, 40.0, ("LargeScores",)),
 )
 
 

@@ -70,9 +70,12 @@ def _describe(name: str, answer: AnyArray, expected: Expected, misses: Bool) -> 
     if expected.rule == "ulp":
         return f"{text}; allowed {expected.ulps} ulps"
     if expected.bound is not None:
-        with np.errstate(invalid="ignore", over="ignore"):  # only to say how far: NaN is shown as it is
+        with np.errstate(
+            invalid="ignore", over="ignore"
+        ):  # only to say how far: NaN counts as infinitely far
             off = np.abs(answer.astype(np.float64) - expected.array) / np.maximum(expected.bound, 1e-300)
-        return f"{text}; allowed {float(expected.bound[first]):.3g}; worst {float(np.nanmax(off)):.3g} times the bound"
+        worst = float(np.nan_to_num(off, nan=np.inf, posinf=np.inf).max())
+        return f"{text}; allowed {float(expected.bound[first]):.3g}; worst {worst:.3g} times the bound"
     return text
 
 

@@ -61,6 +61,8 @@ def read_tensors(data: bytes, name: str) -> dict[str, AnyArray]:
     """Return the arrays of a .safetensors file; FormatError names the file."""
     try:
         length = int.from_bytes(data[:8], "little")
+        if len(data) < 8 + length:
+            raise ValueError(f"it ends within its header of {length} bytes")
         header = json.loads(data[8 : 8 + length])
         arrays = {}
         for tensor, record in header.items():

@@ -1,5 +1,6 @@
 """Options, texts and prompts that cannot be used, on the command line: exit code 2, one message, nothing written."""
 
+import numpy as np
 import pytest
 from helpers.command_line import (
     assert_nothing_written,
@@ -10,6 +11,8 @@ from helpers.command_line import (
     shell,
 )
 from helpers.tiny_checkpoint import write_tiny_llama
+
+import awq_ref
 
 
 def test_group_size_that_does_not_divide_says_which_linears_and_what_would_fit(capsys, model, tmp_path, text):
@@ -58,7 +61,15 @@ def test_token_ids_beyond_the_vocabulary(capsys, tmp_path, text, name):
 
 def test_prompt_longer_than_the_context(capsys, model):
     result = run(capsys, "generate", model, "--prompt", "x" * 129)
-    assert_refused(result, "128", "129")
+    assert_refused(result, "128", "129", "overflow")
+
+
+def test_a_context_that_rolls(capsys, model):
+    roll = ("--overflow", "roll", "--max-new-tokens", 3)
+    assert run(capsys, "generate", model, "--prompt", "x" * 129, *roll)[0] == 0
+    loaded, options = awq_ref.load_model(model), {"max_new_tokens": 3, "eos_token_ids": ()}
+    prompt = np.arange(3, 132)  # no begin-of-text token among them: the newest half of 128 stay
+    assert loaded.generate(prompt, overflow="roll", **options) == loaded.generate(prompt[-64:], **options)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +94,8 @@ def test_option_out_of_range(capsys, model, tmp_path, text, arguments, word):
         (["--temperature", -1], "temperature"),
         (["--top-p", 1.5], "top_p"),
         (["--top-k", -1], "top_k"),
+        (["--min-p", 1.5], "min_p"),
+        (["--repetition-penalty", 0], "repetition_penalty"),
         (["--prompt", ""], "token_ids"),
     ],
 )

@@ -139,7 +139,15 @@ def test_a_wrong_shape_is_named(capsys, stored, form, end, words):
 def test_a_linear_of_another_size_is_named(capsys, stored):
     folder = stored("gptq")
     edit_json(folder / "config.json", intermediate_size=64)
-    refused(capsys, folder, "layers.0.mlp.gate_proj must have shape (64, 64)", "(128, 64)")
+    refused(capsys, folder, "layer 0, mlp.gate_proj must map 64 features to 64; got 64 to 128")
+
+
+def test_a_fused_linear_of_another_size_is_named(capsys, tmp_path):
+    write_stored(tmp_path / "model", FORMATS["gemm"], family="phi3")
+    edit_json(tmp_path / "model" / "config.json", intermediate_size=64)
+    refused(
+        capsys, tmp_path / "model", "mlp.gate_up_proj must have shape (128, 64) by config.json", "(256, 64)"
+    )
 
 
 @pytest.mark.parametrize(

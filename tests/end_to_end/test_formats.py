@@ -13,8 +13,10 @@ from awq_ref import cli
 from awq_ref.checkpoint import Checkpoint, Float8Config
 from awq_ref.model import block_linear_shapes, block_prefix
 from awq_ref.pack import LAYOUTS
-from awq_ref.pipeline import compare_models
+from awq_ref.pipeline import compare_models, describe_model
 from awq_ref.pipeline.stored import open_quantization, read_quantized_linear
+from awq_ref.report.memory import weight_bytes
+from awq_ref.report.tables import format_bytes
 
 IDS = np.random.default_rng(3).integers(0, 250, (2, 50))
 
@@ -84,12 +86,21 @@ def test_an_embedding_of_integers_is_the_head_where_they_are_tied(tmp_path):
     assert_same_bits(model.logits(IDS), awq_ref.load_model(tmp_path / "twin").logits(IDS))
 
 
-@pytest.mark.parametrize("family", ["phi3", "gemma2", "starcoder2", "cohere"])
+# Fused linears, norms stored as their distance from 1, biases, experts: family -> changes to its tiny config.json
+OTHERS = {
+    "phi3": {},
+    "gemma2": {},
+    "starcoder2": {},
+    "cohere": {},
+    "qwen3_moe": {"moe_intermediate_size": 64},
+}
+
+
+@pytest.mark.parametrize("family", OTHERS)
 @pytest.mark.parametrize("form", ["gemv_fast", "gptq in the order of activations", "mlx", "fp8"])
 def test_families_whose_tensors_differ(tmp_path, family, form):
-    """Fused linears, norms stored as their distance from 1, biases: what is undone at the door is undone here too."""
-    tensors = write_stored(tmp_path / "stored", FORMATS[form], family=family)
-    write_twin(tmp_path / "twin", tensors, family=family)
+    tensors = write_stored(tmp_path / "stored", FORMATS[form], family=family, **OTHERS[family])
+    write_twin(tmp_path / "twin", tensors, family=family, **OTHERS[family])
     logits = awq_ref.load_model(tmp_path / "stored", residency="dense").logits(IDS)
     expected = awq_ref.load_model(tmp_path / "twin").logits(IDS)
     assert_same_bits(logits, expected)
@@ -124,6 +135,16 @@ def test_what_is_quantized_here_can_be_stored_in_any_layout(tmp_path, layout):
         )
     else:
         assert_same_bits(logits[layout], logits["pack-quantized"])
+
+
+@pytest.mark.parametrize("form, offset_bytes", [("gemm", 0), ("gemv_fast", 2), ("llm-awq", 2)])
+def test_memory_is_what_inspect_foresees(tmp_path, form, offset_bytes):
+    write_stored(tmp_path / "stored", FORMATS[form])
+    model = awq_ref.load_model(tmp_path / "stored")
+    shapes = [*block_linear_shapes(model.config).values()] * 2
+    foreseen = weight_bytes(shapes, spec=model.quantization.spec, offset_bytes=offset_bytes)["packed"]
+    assert model.resident_bytes()["linears"] == foreseen
+    assert format_bytes(foreseen) in describe_model(tmp_path / "stored")
 
 
 def test_what_stays_in_memory_is_said(tmp_path):

@@ -98,6 +98,13 @@ def test_a_model_without_safetensors(capsys, hub, tmp_path, published):
     assert not hub.asked("storage")
 
 
+def test_a_model_that_is_gguf_alone(capsys, hub, tmp_path, published):
+    kept = shutil.ignore_patterns("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt")
+    shutil.copytree(published, tmp_path / "gguf", ignore=kept)
+    hub.put(NAME, tmp_path / "gguf")
+    assert_refused(inspect(capsys), NAME, "model.gguf", "from which these were made", "llama.cpp")
+
+
 def test_a_connection_cut_in_the_middle_is_resumed_where_it_broke(capsys, hub, home, published, monkeypatch):
     from huggingface_hub import constants
 

@@ -30,7 +30,7 @@ def run(capsys: Any, *arguments: object) -> Result:
 
 def shell(arguments: list[object], **options: Any) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own."""
-    command = [sys.executable, "-m", "awq_ref.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "awq_ref", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
 
 

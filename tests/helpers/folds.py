@@ -60,7 +60,7 @@ def folded(block, config, plan, draw_scales, storage):
             made = draw_scales(len(block.linears[group.producer].weight))
             rows[group.producer] = made
             scales = made[ties_of(config)] if group.tied else made
-        columns |= dict.fromkeys(group.consumers, scales)
+        columns |= dict.fromkeys(group.readers, scales)
     linears = {
         name: Folded(linear, LinearFold(columns=columns.get(name), rows=rows.get(name)))
         for name, linear in block.linears.items()

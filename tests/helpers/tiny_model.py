@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from awq_ref.model import (
     Block,
     Decoder,
+    Entrance,
     ModelConfig,
     block_linear_shapes,
     block_norm_shapes,
     block_prefix,
+    block_router_shapes,
     model_tensor_shapes,
     norm_tensor,
     stored_place,
@@ -49,12 +51,13 @@ def tiny_config(**changes: Any) -> ModelConfig:
 def random_tensors(config: ModelConfig, rng: np.random.Generator, *, gain: float = 0.3) -> dict[str, F32]:
     """Draw every tensor of a checkpoint; a larger gain of the linears makes attention sharper, and bounds wider."""
     tensors = {}
+    tables = (config.family.embed_tokens, config.family.position_table)
     for name, shape in model_tensor_shapes(config).items():
         if name.endswith(".bias"):
             values = rng.normal(0, 0.3, shape)
-        elif "norm" in name:
+        elif len(shape) == 1:
             values = rng.uniform(0.5, 1.5, shape) - config.family.norm_offset
-        elif "embed_tokens" in name:
+        elif name.removesuffix(".weight") in tables:
             values = rng.normal(0, 1, shape)
         else:
             values = rng.normal(0, gain / math.sqrt(shape[-1]), shape)
@@ -63,24 +66,41 @@ def random_tensors(config: ModelConfig, rng: np.random.Generator, *, gain: float
 
 
 def make_decoder(config: ModelConfig, tensors: dict[str, F32]) -> Decoder:
-    def linear(name: str) -> FloatLinear:
+    family = config.family
+
+    def linear(name: str, *, inner: bool = True) -> FloatLinear:
         place, rows = stored_place(config, name)
-        bias = tensors.get(f"{place}.bias")
-        return FloatLinear(tensors[f"{place}.weight"][rows], None if bias is None else bias[rows])
+        weight, bias = tensors[f"{place}.weight"], tensors.get(f"{place}.bias")
+        weight = weight.T if inner and family.transposed else weight
+        return FloatLinear(np.ascontiguousarray(weight[rows]), None if bias is None else bias[rows])
 
     def norm(name: str) -> F32:
-        offset = np.float32(0.0 if name.endswith(".bias") else config.family.norm_offset)
+        offset = np.float32(0.0 if name.endswith(".bias") else family.norm_offset)
         return tensors[norm_tensor(name)] + offset
+
+    def outer_norm(name: str) -> tuple[F32 | None, F32 | None]:
+        bias = norm(f"{name}.bias") if name and family.norm_bias else None
+        return norm(name) if name else None, bias
 
     blocks = []
     for layer in range(config.num_hidden_layers):
         prefix = block_prefix(config, layer)
         norms = {name: norm(f"{prefix}{name}") for name in block_norm_shapes(config)}
-        blocks.append(Block(norms, {name: linear(f"{prefix}{name}") for name in block_linear_shapes(config)}))
-    table = tensors["model.embed_tokens.weight"]
-    head = FloatLinear(table.astype(np.float32)) if config.tie_word_embeddings else linear("lm_head")
-    norm_bias = norm("model.norm.bias") if config.family.norm_bias else None
-    return Decoder(config, table, blocks, norm("model.norm"), head, norm_bias)
+        names = [*block_linear_shapes(config, layer), *block_router_shapes(config, layer)]
+        blocks.append(Block(norms, {name: linear(f"{prefix}{name}") for name in names}))
+    table = tensors[f"{family.embed_tokens}.weight"]
+    head = table.astype(np.float32) if config.tie_word_embeddings else tensors[f"{family.lm_head}.weight"]
+    project, project_out = (
+        linear(name, inner=False) if config.projects else None
+        for name in (family.project_in, family.project_out)
+    )
+    positions = tensors.get(f"{family.position_table}.weight")
+    entrance = Entrance(positions, project, *outer_norm(family.embed_norm))
+    head_bias = tensors.get(f"{family.lm_head}.bias")
+    final, final_bias = outer_norm(family.final_norm)
+    return Decoder(
+        config, table, blocks, final, FloatLinear(head, head_bias), final_bias, entrance, project_out
+    )
 
 
 def tiny_decoder(rng: np.random.Generator, **changes: Any) -> Decoder:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from parity.older_cases import OLDER_CASES, VARIANTS, attention_of, drop_prefix
 from transformers import AutoConfig, AutoModelForCausalLM
 
 TOLERANCE = 1e-5
@@ -40,6 +41,22 @@ LLAMA3 = {
 }
 LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
 
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 6.0}
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "original_max_position_embeddings": 16,
+    "beta_fast": 4.0,
+    "beta_slow": 0.5,
+}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0, 1.1, 1.3, 1.7],
+    "long_factor": [1.0, 2.0, 5.0, 9.0],
+}
+
 # case -> (family, changes)
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
@@ -50,6 +67,21 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama_biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
     "llama_rope_llama3": ("llama", {"rope_parameters": LLAMA3}),
     "llama_rope_linear": ("llama", {"rope_parameters": LINEAR}),
+    "llama_rope_dynamic": ("llama", {"rope_parameters": DYNAMIC, "max_position_embeddings": 16}),
+    "llama_rope_yarn": ("llama", {"rope_parameters": YARN}),
+    "llama_rope_yarn_scales": (
+        "llama",
+        {"rope_parameters": YARN | {"mscale": 0.7, "mscale_all_dim": 1.4, "truncate": False}},
+    ),
+    "llama_rope_yarn_factor": ("llama", {"rope_parameters": YARN | {"attention_factor": 1.3}}),
+    "llama_rope_longrope": (
+        "llama",
+        {"rope_parameters": LONGROPE | {"original_max_position_embeddings": 8, "factor": 3.0}},
+    ),
+    "llama_rope_longrope_short": (
+        "llama",
+        {"rope_parameters": LONGROPE | {"original_max_position_embeddings": 128, "factor": 4.0}},
+    ),
     "llama_bfloat16": ("llama", {"dtype": torch.bfloat16}),
     "llama_float16": ("llama", {"dtype": torch.float16}),
     "llama_sharded": ("llama", {"max_shard_size": "60KB"}),
@@ -91,10 +123,53 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "gemma2",
         {"head_dim": 16, "attn_logit_softcapping": None, "final_logit_softcapping": None},
     ),
+    "gemma3": (
+        "gemma3_text",
+        {
+            "head_dim": 24,
+            "query_pre_attn_scalar": 20,
+            "sliding_window": WINDOW,
+            "sliding_window_pattern": 2,
+            "final_logit_softcapping": 3.0,
+        },
+    ),
+    "gemma3_ropes": (
+        "gemma3_text",
+        {
+            "head_dim": 16,
+            "num_key_value_heads": 1,
+            "sliding_window": WINDOW,
+            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            },
+        },
+    ),
     "phi3": ("phi3", {}),
     "phi3_window": ("phi3", {"sliding_window": WINDOW}),
     "phi3_bfloat16": ("phi3", {"dtype": torch.bfloat16}),
     "phi3_partial_rope": ("phi3", {"partial_rotary_factor": 0.75}),
+    "phi3_longrope": (
+        "phi3",
+        {"rope_parameters": dict(LONGROPE), "original_max_position_embeddings": 25},
+    ),
+    "phi3_partial_longrope": (
+        "phi3",
+        {
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 10000.0,
+                "short_factor": [1.0, 1.2, 1.5],
+                "long_factor": [1.0, 3.0, 8.0],
+                "partial_rotary_factor": 0.75,
+            },
+            "original_max_position_embeddings": 8,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "glm4": ("glm4", {"head_dim": 24}),
+    "glm4_without_biases": ("glm4", {"head_dim": 8, "attention_bias": False, "partial_rotary_factor": 1.0}),
     "stablelm": ("stablelm", {"use_qkv_bias": True}),
     "stablelm_half": ("stablelm", {"partial_rotary_factor": 0.5, "tie_word_embeddings": True}),
     "starcoder2": ("starcoder2", {}),
@@ -106,6 +181,36 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "cohere": ("cohere", {"logit_scale": 0.5}),
     "cohere_biases": ("cohere", {"attention_bias": True, "tie_word_embeddings": False}),
+    **OLDER_CASES,
+    "mixtral": ("mixtral", {"num_local_experts": 4}),
+    "mixtral_window": (
+        "mixtral",
+        {"num_local_experts": 6, "num_experts_per_tok": 3, "sliding_window": WINDOW, "head_dim": 24},
+    ),
+    "qwen3_moe": (
+        "qwen3_moe",
+        {
+            "head_dim": 24,
+            "num_experts": 6,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 48,
+            "mlp_only_layers": [1],
+        },
+    ),
+    "qwen3_moe_normalized": (
+        "qwen3_moe",
+        {
+            "head_dim": 8,
+            "attention_bias": True,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "norm_topk_prob": True,
+            "decoder_sparse_step": 2,
+            "use_sliding_window": True,
+            "sliding_window": WINDOW,
+        },
+    ),
     "gemma_bfloat16": ("gemma", {"head_dim": 16, "dtype": torch.bfloat16}),
 }
 
@@ -113,24 +218,28 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 def save_model(folder: Path, family: str, *, seed: int = 11, **changes: Any) -> Any:
     """Save a random model to the folder; return what transformers loads from it, in float32."""
     dtype, shard = changes.pop("dtype", torch.float32), changes.pop("max_shard_size", "1GB")
+    prefix = changes.pop("without_prefix", "")
     changes.pop("model_type", None)
     torch.manual_seed(seed)
-    config = AutoConfig.for_model(family, **(SIZES | changes))
-    config._attn_implementation = "eager"  # the one that caps scores
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    config = AutoConfig.for_model(VARIANTS.get(family, family), **(SIZES | changes))
+    kind = attention_of(config)
+    config._attn_implementation = kind
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=kind)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim == 1:  # norms and biases start as ones and zeros, which would hide mistakes
                 parameter.add_(0.3 * torch.randn_like(parameter))
             assert torch.isfinite(parameter).all(), name
     model.to(dtype).save_pretrained(folder, max_shard_size=shard)
+    drop_prefix(folder / "model.safetensors", prefix)
     return loaded(folder)
 
 
 def loaded(folder: Path) -> Any:
     """Return what transformers loads from a folder, in float32."""
     # Loaded, even where the model is at hand: .to(dtype) has rounded the rope frequencies too, which are no weights.
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    kind = attention_of(AutoConfig.from_pretrained(folder))
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=kind)
     return model.eval()
 
 

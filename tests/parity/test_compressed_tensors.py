@@ -5,8 +5,8 @@ import pytest
 import torch
 from compressed_tensors.compressors import PackedQuantizationCompressor
 from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
-from helpers.tiny_checkpoint import write_tiny_llama
-from transformers import AutoModelForCausalLM
+from helpers.tiny_checkpoint import write_tiny_family, write_tiny_llama
+from transformers import AutoModelForCausalLM, CompressedTensorsConfig
 
 import awq_ref
 from awq_ref.checkpoint import Checkpoint
@@ -54,7 +54,32 @@ def test_the_library_decompresses_the_same_weights(tmp_path, bits, symmetric, gr
 
 
 @pytest.mark.filterwarnings("ignore")  # of the loaders' own
-def test_transformers_loads_the_folder_and_computes_the_same_logits(tmp_path):
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+def test_transformers_reads_experts_and_leaves_the_router(tmp_path, family):
+    """Of experts, which it stacks, transformers makes float weights while it loads them, in float16."""
+    write_tiny_family(tmp_path / "float", family)
+    out = tmp_path / "quantized"
+    awq_ref.quantize_model(
+        tmp_path / "float",
+        out,
+        symmetric=True,
+        group_size=16,
+        layout="pack-quantized",
+        calibration=IDS,
+        shown=False,
+    )
+    how = CompressedTensorsConfig(dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32, quantization_config=how).eval()
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(IDS)).logits.numpy()
+    logits = awq_ref.load_model(out, residency="dense").logits(IDS)
+    # float16 weights are off by 2**-11; a token between two experts may go to the other one.
+    error = np.linalg.norm(logits - wanted, axis=-1) / np.linalg.norm(wanted, axis=-1)
+    assert np.median(error) < 2.0**-9
+
+
+@pytest.mark.filterwarnings("ignore")  # of the loaders' own
+def test_transformers_loads_loads_the_folder_and_computes_the_same_logits(tmp_path):
     # Symmetric: for asymmetric weights transformers 5.23 with compressed-tensors 0.20 expects zero points that are not
     # packed (its model on the meta device is built without packing them), and refuses checkpoints of any tool.
     folder = quantized(tmp_path, 4, True, 32)

@@ -1,16 +1,17 @@
 """What we store in layout gemm, in models of transformers: a loader of its own, in torch, fills them with floats.
 
-transformers' own AWQ path asks for gptqmodel and its kernels, which this environment does not have. So the layout is
-read here from its definition (AutoAWQ's, docs/layouts.md#gemm): no function of ours takes part, from file to logits.
+transformers' own AWQ path asks for gptqmodel and its kernels, which this environment does not have (what it gave where
+it was tried: docs/layouts.md#gemm). So the layout is read here from its definition, AutoAWQ's: nothing of ours has a
+part in it, from the file to the logits.
 """
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
-from parity.cases import CASES, assert_same, random_ids, save_model, theirs
-from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from parity.cases import CASES, assert_same, loaded, random_ids, save_model, theirs
+from safetensors.torch import load_file, save_file
 
 import awq_ref
 
@@ -34,19 +35,22 @@ def weight_of(qweight: torch.Tensor, qzeros: torch.Tensor, scales: torch.Tensor)
     return ((nibbles(qweight) - zeros) * scales).T.contiguous()
 
 
-def filled(folder: Path):
-    """A float32 model of transformers with the weights of a quantized folder."""
+def filled(folder: Path, target: Path, *, transposed: bool):
+    """What transformers loads from a float32 folder with the weights of a quantized one; and how many were integers.
+
+    transposed: the float model's linears are stored as (in, out).
+    """
     stored = load_file(folder / "model.safetensors")
     places = [name.removesuffix(".qweight") for name in stored if name.endswith(".qweight")]
     weights = {f"{p}.weight": weight_of(*(stored.pop(f"{p}.{end}") for end in TENSORS)) for p in places}
-    config = AutoConfig.from_pretrained(folder)
-    del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float()
-    done = model.load_state_dict({name: t.float() for name, t in (stored | weights).items()}, strict=False)
-    assert not done.unexpected_keys
-    assert set(done.missing_keys) <= ({"lm_head.weight"} if config.tie_word_embeddings else set())
-    model.tie_weights()
-    return model.eval(), places
+    weights = {name: weight.T if transposed else weight for name, weight in weights.items()}
+    target.mkdir()
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del config["quantization_config"]
+    (target / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    floats = {name: tensor.float().contiguous() for name, tensor in (stored | weights).items()}
+    save_file(floats, target / "model.safetensors", metadata={"format": "pt"})
+    return loaded(target), len(places)
 
 
 @pytest.mark.parametrize("family", FIRST_OF_FAMILY)
@@ -59,8 +63,8 @@ def test_transformers_computes_the_same_from_it(tmp_path, family, symmetric):
         tmp_path / "float", tmp_path / "int4", bits=4, group_size=16, symmetric=symmetric, layout="gemm",
         calibration=ids, shown=False,
     )  # fmt: skip
-    model, places = filled(tmp_path / "int4")
-    assert len(places) >= 4 * model.config.num_hidden_layers
+    model, n_integers = filled(tmp_path / "int4", tmp_path / "filled", transposed=family == "gpt2")
+    assert n_integers >= 4 * model.config.num_hidden_layers
     wanted = theirs(model, ids)
     for residency in ("dense", "packed"):
         assert_same(awq_ref.load_model(tmp_path / "int4", residency=residency).logits(ids), wanted)

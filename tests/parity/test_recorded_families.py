@@ -48,8 +48,9 @@ def narrowest_choice(model: Any, prompt: np.ndarray, greedy: list[int]) -> float
 def record(family: str, folder: Path) -> None:
     """Write the file of a family: config.json as transformers writes it, weights, ids, logits, greedy text."""
     ids = np.random.default_rng(6).integers(3, SIZES["vocab_size"], (2, 12), dtype=np.int64)
+    sizes = {name: size for name, size in SIZES.items() if name not in FAMILIES[family].derived}
     for seed in range(300):
-        model = save_model(folder, family, seed=seed, **(SIZES | FAMILY_CHANGES[family]))
+        model = save_model(folder, family, seed=seed, **(sizes | FAMILY_CHANGES[family]))
         greedy = their_text(model, ids[0], NEW_TOKENS)
         if narrowest_choice(model, ids[0], greedy) > CLEAR and len(set(greedy)) >= DIFFERENT:
             break

@@ -11,8 +11,17 @@ from helpers.tiny_model import make_decoder, random_tensors, tiny_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from awq_ref.model import FAMILIES, Block, block_forward, block_linear_shapes, make_context
+from awq_ref.model import (
+    FAMILIES,
+    Block,
+    block_forward,
+    block_linear_shapes,
+    block_router_shapes,
+    make_context,
+    stored_place,
+)
 from awq_ref.pipeline.block_search import NORM_STORAGE
+from awq_ref.pipeline.plans import layer_plan
 from awq_ref.search import LinearFold, fold_into_norm, plan_for, round_to
 from awq_ref.search.unfolding import norm_scales
 
@@ -41,7 +50,7 @@ def test_folding_leaves_the_block_unchanged(family, dtype, seed):
     config, block = a_block(family, rng)
     storage = NORM_STORAGE[dtype, config.family.norm_offset]
     x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
-    scaled = folded(block, config, plan_for(family), random_scales(rng), storage)
+    scaled = folded(block, config, layer_plan(config, 0), random_scales(rng), storage)
     expected = outputs(block, config, x)
     assert_close(outputs(scaled, config, x), expected, atol=TOLERANCE * np.abs(expected).max())
 
@@ -121,14 +130,86 @@ def test_the_last_rows_of_a_fused_qkv_are_not_v_under_grouped_queries(rng):
     assert np.abs(changed).max() > 1000 * TOLERANCE * np.abs(expected).max()
 
 
+def fold_v(config, tensors, rows, scales):
+    """The tensors of one BLOOM layer with some rows of its qkv divided, the columns of its o multiplied."""
+    at = "transformer.h.0.self_attention."
+    changed = {name: array.copy() for name, array in tensors.items()}
+    changed[f"{at}query_key_value.weight"][rows] /= scales[:, None]
+    changed[f"{at}query_key_value.bias"][rows] /= scales
+    changed[f"{at}dense.weight"] *= scales
+    return make_decoder(config, changed).blocks[0]
+
+
+def test_the_last_third_of_a_qkv_that_goes_by_head_is_not_v(rng):
+    """What others do to BLOOM's and Falcon's query_key_value: they divide its last rows, some of q and k too."""
+    config = tiny_config(**FAMILY_CHANGES["bloom"], n_layer=1)
+    tensors = random_tensors(config, rng, gain=0.7)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    scales = np.exp(rng.uniform(-2, 2, 8)).astype(np.float32)
+    expected = outputs(make_decoder(config, tensors).blocks[0], config, x)
+    _, rows = stored_place(config, "transformer.h.0.self_attn.v_proj")
+    bound = TOLERANCE * np.abs(expected).max()
+    assert_close(outputs(fold_v(config, tensors, rows, scales), config, x), expected, atol=bound)
+    wrong = outputs(fold_v(config, tensors, np.arange(16, 24), scales), config, x)
+    assert np.abs(wrong - expected).max() > 1000 * bound
+
+
+def test_scales_pass_a_relu_but_no_gelu(rng):
+    config, block = a_block("opt", rng)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    through = (plan_for("opt")[3],)
+    assert through[0].producer == "mlp.up_proj"
+    scaled = folded(block, config, through, random_scales(rng), "float32")
+    for activation, differs in (("relu", False), ("gelu", True)):
+        changed = replace(config, hidden_act=activation)
+        expected = outputs(block, changed, x)
+        error, bound = (
+            np.abs(outputs(scaled, changed, x) - expected).max(),
+            TOLERANCE * np.abs(expected).max(),
+        )
+        assert (error > 1000 * bound) if differs else (error <= bound)
+
+
+def test_scales_behind_a_clip_would_be_noticed(rng):
+    """MPT StoryWriter with the plan of the other MPTs: v -> o passes the clip of v."""
+    config, block = a_block("mpt_clipped", rng)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    scaled = folded(block, config, (plan_for("mpt")[1],), random_scales(rng), "float32")
+    expected = outputs(block, config, x)
+    assert np.abs(outputs(scaled, config, x) - expected).max() > 1000 * TOLERANCE * np.abs(expected).max()
+
+
+def test_scales_for_a_norm_of_the_stream_would_be_noticed(rng):
+    """OPT 350m with the plan of the others: what the norm makes is also what the modules are added to."""
+    config, block = a_block("opt_post_norm", rng)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    scaled = folded(block, config, (plan_for("opt")[2],), random_scales(rng), "float32")
+    expected = outputs(block, config, x)
+    assert np.abs(outputs(scaled, config, x) - expected).max() > 1000 * TOLERANCE * np.abs(expected).max()
+
+
 @EVERY_FAMILY
 def test_every_linear_reads_one_site_and_every_producer_is_there(family):
     config = tiny_config(**FAMILY_CHANGES[family])
-    plan = plan_for(family)
-    assert sorted(name for group in plan for name in group.consumers) == sorted(block_linear_shapes(config))
-    for group in plan:
-        where = {"norm": config.family.norms, "linear": config.family.linears, "none": {"": None}}
-        assert group.producer in where[group.producer_kind]
+    for layer in range(config.num_hidden_layers):
+        plan, linears = layer_plan(config, layer), block_linear_shapes(config, layer)
+        assert sorted(name for group in plan for name in group.consumers) == sorted(linears)
+        followers = [name for group in plan for name in group.followers]
+        assert followers == list(block_router_shapes(config, layer))
+        for group in plan:
+            where = {"norm": config.family.norms, "linear": linears, "none": {"": None}}
+            assert group.producer in where[group.producer_kind]
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+def test_a_router_that_is_forgotten_would_be_noticed(rng, family):
+    """What others do to a mixture of experts: the norm is divided by s, the router is not multiplied by it."""
+    config, block = a_block(family, rng)
+    x = frozen(rng.normal(0, 1, (2, 6, 8)).astype(np.float32))
+    plan = tuple(replace(group, followers=()) for group in layer_plan(config, 0))
+    scaled = folded(block, config, plan, random_scales(rng), "float32")
+    expected = outputs(block, config, x)
+    assert np.abs(outputs(scaled, config, x) - expected).max() > 1000 * TOLERANCE * np.abs(expected).max()
 
 
 @given(seed=st.integers(0, 2**32 - 1))

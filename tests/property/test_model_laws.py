@@ -40,7 +40,9 @@ class Drawn(NamedTuple):
 
 @st.composite
 def decoders_with_a_text(draw: st.DrawFn, *, max_tokens: int = 6) -> Drawn:
+    window = draw(st.integers(0, 3))  # mistral is llama with a window
     config = tiny_config(
+        **({"model_type": "mistral", "sliding_window": window} if window else {}),
         num_hidden_layers=draw(st.integers(1, 2)),
         num_key_value_heads=draw(st.sampled_from([1, 2, 4])),
         attention_bias=draw(st.booleans()),
@@ -61,12 +63,29 @@ def test_prefill_is_step_by_step_decoding(drawn, data):
     whole = decoder.logits(frozen(np.array([ids], dtype=np.int64)))
     assert_close(whole[0], expected, atol=bound)
     cut = data.draw(st.lists(st.integers(0, len(ids)), max_size=3), label="cuts")
+    page = data.draw(st.integers(1, len(ids)), label="page")
     for cuts in (range(len(ids) + 1), sorted({0, *cut, len(ids)})):
-        cache, pieces = new_cache(decoder.config, batch=1, capacity=len(ids)), []
+        cache, pieces = new_cache(decoder.config, batch=1, capacity=len(ids), page=page), []
         for first, last in zip(list(cuts)[:-1], list(cuts)[1:], strict=True):
             logits, cache = decoder.forward(frozen(np.array([ids[first:last]], dtype=np.int64)), cache)
             pieces.append(logits)
         assert_close(np.concatenate(pieces, axis=1)[0], whole[0], atol=2 * bound)
+
+
+@given(drawn=decoders_with_a_text(), data=st.data())
+def test_what_was_taken_back_leaves_no_trace(drawn, data):
+    """P-CACHE: pieces of other texts read in between and taken back, as far back as windows allow, change no logits."""
+    decoder, ids, expected, bound = drawn
+    cache, known = new_cache(decoder.config, batch=1, page=data.draw(st.integers(1, 4), label="page")), 0
+    for _ in range(data.draw(st.integers(1, 4), label="rounds")):
+        end = data.draw(st.integers(known + 1, len(ids)), label="end")
+        logits, cache = decoder.forward(frozen(np.array([ids[known:end]], dtype=np.int64)), cache)
+        assert_close(logits[0], expected[known:end], atol=bound[known:end])
+        other = data.draw(st.lists(st.integers(0, 16), min_size=1, max_size=3), label="other")
+        _, cache = decoder.forward(np.array([other], dtype=np.int64), cache)
+        backs = [length for length in range(len(ids)) if not length or cache.shortest <= length <= end]
+        known = data.draw(st.sampled_from(backs), label="back to")
+        cache = cache.truncated(known)
 
 
 @given(drawn=decoders_with_a_text(), left=st.integers(0, 3), right=st.integers(0, 3), data=st.data())
@@ -84,9 +103,9 @@ def test_padding_changes_nothing(drawn, left, right, data):
     logits = decoder.logits(batch, attention_mask=mask)
     assert np.isfinite(logits).all()
     assert_close(logits[0, real], expected, atol=bound)
-    cache = new_cache(decoder.config, batch=2, capacity=len(row))
     cut = data.draw(st.integers(left + 1, len(row)), label="cut")
-    cache = new_cache(decoder.config, batch=2, capacity=len(row))
+    page = data.draw(st.integers(1, len(row)), label="page")
+    cache = new_cache(decoder.config, batch=2, capacity=len(row), page=page)
     logits, cache = decoder.forward(batch[:, :cut], cache, attention_mask=mask[:, :cut])
     if cut < len(row):
         rest, _ = decoder.forward(batch[:, cut:], cache, attention_mask=mask[:, cut:])

@@ -48,6 +48,21 @@ def test_every_kth_token_is_kept_across_batches(rng):
     assert_same_bits(found.tokens["in"], np.concatenate(windows).reshape(-1, 2)[::4])
 
 
+def test_a_site_that_no_token_reaches_may_be_left_out(rng):
+    linears = {"first": Double(), "second": Double()}
+
+    def run(observed):
+        for x in batches(rng):
+            observed["first"](x)
+
+    sites = {"in": "first", "out": "second"}
+    found = observe(run, linears, sites, token_stride=2, may_miss=["out"])
+    assert list(found.statistics) == list(found.tokens) == ["in"]
+    with pytest.raises(RangeError, match="count must be at least 1"):
+        observe(run, linears, sites)
+    assert set(observe(run_with(batches(rng)), linears, sites, may_miss=["out"]).statistics) == {"in", "out"}
+
+
 def test_an_observed_layer_looks_like_the_layer():
     observed = Observed(Double(), ())
     assert (observed.in_features, observed.out_features, observed.resident_bytes) == (2, 2, 16)

@@ -177,6 +177,11 @@ def without(config, key):
         (GEMM | {"q_group_size": 64}, "group_size and q_group_size must say the same"),
         (GEMM | {"checkpoint_format": "gemv"}, "version and checkpoint_format must say the same"),
         (PACK_QUANTIZED | {"ignore": ["re:("]}, r"ignore must hold regular expressions after re:; 're:\('"),
+        (
+            PACK_QUANTIZED | {"ignore": ["re:(a|a)*b"]},
+            r"patterns that repeat no group.*; got 're:\(a\|a\)\*b'",
+        ),
+        (PACK_QUANTIZED | {"ignore": ["re:" + ".*" * 6]}, "nothing more than 5 times"),
         (PACK_QUANTIZED | {"config_groups": {"a": None}}, "config_groups must hold objects; got None"),
     ],
 )

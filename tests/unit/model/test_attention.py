@@ -8,7 +8,7 @@ from helpers.bounded import exact, split
 
 from awq_ref.model import attention as module
 from awq_ref.model.attention import Scores, attention
-from awq_ref.model.block import PADDED
+from awq_ref.model.context import PADDED
 
 
 def draw(rng, B, G, T, R, S, D):  # noqa: N803

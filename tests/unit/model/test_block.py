@@ -17,7 +17,7 @@ from awq_ref.model import (
     normed,
 )
 from awq_ref.model import block as module
-from awq_ref.model.block import PADDED
+from awq_ref.model.context import PADDED
 
 PREFIX = "model.layers.0."
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 from helpers.tiny_model import TINY, tiny_config
 
@@ -73,10 +75,72 @@ def test_rope_in_both_spellings():
     assert linear.rope == RopeConfig("linear", 7.0, 2.0)
 
 
+def test_dynamic_rope_stretches_max_position_embeddings():
+    # transformers takes that number for the original length, whatever the file says beside it
+    config = tiny_config(
+        rope_scaling={"type": "dynamic", "factor": 3.0, "original_max_position_embeddings": 5}
+    )
+    assert config.rope == RopeConfig("dynamic", 100.0, 3.0, original_max_position_embeddings=24)
+    assert (config.max_position_embeddings, config.context) == (24, 72)
+
+
+def test_yarn_in_both_spellings_and_what_it_leaves_out():
+    yarn = {"factor": 4.0, "original_max_position_embeddings": 8}
+    expected = RopeConfig(
+        "yarn",
+        100.0,
+        4.0,
+        original_max_position_embeddings=8,
+        attention_factor=0.1 * math.log(4.0) + 1.0,
+    )
+    old = tiny_config(rope_scaling=yarn | {"type": "yarn"})
+    new = tiny_config(rope_theta=None, rope_parameters=yarn | {"rope_type": "yarn", "rope_theta": 100.0})
+    assert old.rope == new.rope == expected
+    assert old.context == 32
+    told = tiny_config(
+        rope_scaling=yarn
+        | {"type": "yarn", "beta_fast": 16, "beta_slow": 2, "attention_factor": 1.5, "truncate": False}
+    )
+    assert (told.rope.beta_fast, told.rope.beta_slow, told.rope.attention_factor) == (16, 2, 1.5)
+    assert not told.rope.truncate
+    # 24 tokens of context over 8: factor 3; two scales: the quotient of their terms
+    scales = {"type": "yarn", "original_max_position_embeddings": 8, "mscale": 0.5, "mscale_all_dim": 2.0}
+    rope = tiny_config(rope_scaling=scales).rope
+    assert rope.factor == 3.0
+    assert rope.attention_factor == (0.05 * math.log(3) + 1) / (0.2 * math.log(3) + 1)
+    assert tiny_config(rope_scaling=yarn | {"type": "yarn", "factor": 0.5}).rope.attention_factor == 1.0
+
+
+@pytest.mark.parametrize("name", ["su", "longrope", "yarn"])
+def test_longrope_by_all_its_names(name):
+    lists = {"short_factor": [1, 2.5], "long_factor": [3, 4]}
+    expected = RopeConfig(
+        "longrope",
+        100.0,
+        3.0,
+        original_max_position_embeddings=8,
+        attention_factor=math.sqrt(1 + math.log(3) / math.log(8)),
+        short_factor=(1.0, 2.5),
+        long_factor=(3.0, 4.0),
+    )
+    beside = tiny_config(rope_scaling=lists | {"type": name}, original_max_position_embeddings=8)
+    within = tiny_config(rope_parameters=lists | {"rope_type": name, "original_max_position_embeddings": 8})
+    assert beside.rope == within.rope == expected
+    assert beside.context == 24
+    # Nothing is stretched: max_position_embeddings is the original length.
+    assert tiny_config(rope_scaling=lists | {"type": name}).rope.attention_factor == 1.0
+
+
+def test_phi3_has_an_original_length_of_its_own():
+    lists = {"type": "longrope", "short_factor": [1, 2], "long_factor": [3, 4]}
+    rope = tiny_config(model_type="phi3", max_position_embeddings=8192, rope_scaling=lists).rope
+    assert (rope.original_max_position_embeddings, rope.factor) == (4096, 2.0)
+
+
 def test_an_unknown_architecture_says_which_are_known_and_where_to_add_it():
-    wanted = r"one of LlamaForCausalLM, .*; got MixtralForCausalLM. The nearest is mistral .*/families.py"
+    wanted = r"one of LlamaForCausalLM, .*; got Mistral4ForCausalLM. The nearest is mistral .*/families.py"
     with pytest.raises(UnsupportedError, match=wanted):
-        ModelConfig.from_json({"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"})
+        ModelConfig.from_json({"architectures": ["Mistral4ForCausalLM"], "model_type": "mistral4"})
     wanted = "model_type must name one of .*llama.*; got mistral3. The nearest is mistral "
     with pytest.raises(UnsupportedError, match=wanted):
         ModelConfig.from_json({"model_type": "mistral3"})
@@ -85,10 +149,14 @@ def test_an_unknown_architecture_says_which_are_known_and_where_to_add_it():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_act": "relu"}, "hidden_act must be one of gelu_pytorch_tanh, silu, swish; got 'relu'"),
+        ({"hidden_act": "mish"}, "hidden_act must be one of gelu, .*, relu, silu, swish; got 'mish'"),
         (
-            {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}},
-            "rope_type must be one of .*llama3; got 'yarn'",
+            {"rope_scaling": {"type": "mrope", "mrope_section": [1, 1]}},
+            "rope_type must be one of .*llama3.*; got 'mrope'",
+        ),
+        (
+            {"rope_parameters": {"full_attention": {"rope_type": "default"}}},
+            "rope_parameters must be the same in all layers",
         ),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor must be 1; got 0.5"),
     ],
@@ -111,6 +179,21 @@ def test_what_is_not_supported_is_named(changes, message):
         ({"num_key_value_heads": 3}, "num_key_value_heads must divide num_attention_heads; got 3 and 4"),
         ({"head_dim": 3}, "head_dim must be even, .*; got 3"),
         ({"rope_scaling": {"rope_type": "linear"}}, "factor must be a finite number; got nothing"),
+        ({"rope_theta": 0.0}, "rope_theta must be above 0; got 0.0"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 0}}, "factor must be above 0; got 0.0"),
+        (
+            {"rope_scaling": {"type": "yarn", "original_max_position_embeddings": 1}},
+            "original_max_position_embeddings must be at least 2; got 1",
+        ),
+        ({"rope_scaling": {"type": "longrope"}}, "short_factor must be a list of numbers; got None"),
+        (
+            {"rope_scaling": {"type": "longrope", "short_factor": [1, 0], "long_factor": [1, 2]}},
+            "short_factor must be above 0; got 0.0",
+        ),
+        (
+            {"rope_scaling": {"type": "longrope", "short_factor": [1, 2], "long_factor": [1, 2, 3]}},
+            "long_factor must hold a number for each of 2 pairs of channels; got 3",
+        ),
         ({"eos_token_id": "end"}, "eos_token_id must be a finite number; got 'end'"),
     ],
 )

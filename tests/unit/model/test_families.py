@@ -16,12 +16,15 @@ from awq_ref.errors import FormatError, ShapeError, UnsupportedError
 from awq_ref.model import (
     FAMILIES,
     ModelConfig,
+    RopeConfig,
     block_stored_shapes,
     block_tensor_shapes,
     model_tensor_shapes,
     new_cache,
     stored_place,
 )
+from awq_ref.model.alibi_families import ALIBI_FAMILIES
+from awq_ref.model.older_families import OLDER_FAMILIES
 
 IDS = np.array([[3, 1, 4, 1, 5, 9, 2], [16, 0, 2, 6, 5, 3, 8]], dtype=np.int64)
 # Of the largest logit. The running bound of the loop lets every rounding conspire with every other through norms and
@@ -84,6 +87,12 @@ def test_decoding_with_a_cache_gives_the_full_pass(rng, family, cuts):
         ("gemma2", {"final_logit_softcapping": None}),
         ("gemma2", {"query_pre_attn_scalar": 4}),
         ("gemma2", {"sliding_window": None}),
+        ("gemma3_text", {"rope_local_base_freq": 100.0}),
+        ("gemma3_text", {"sliding_window_pattern": 3}),
+        ("gemma3_text", {"query_pre_attn_scalar": 4}),
+        ("gemma3_text", {"final_logit_softcapping": None}),
+        ("mixtral", {"num_experts_per_tok": 1}),
+        ("qwen3_moe", {"norm_topk_prob": True}),
         ("starcoder2", {"sliding_window": None}),
         ("smollm3", {"no_rope_layer_interval": 9}),
         ("cohere", {"logit_scale": 1.0}),
@@ -106,6 +115,8 @@ def test_windows_of_the_families():
         "mistral": (WINDOW, WINDOW),
         "qwen2": (0, WINDOW),
         "gemma2": (WINDOW, 0),
+        "gemma3_text": (WINDOW, 0),
+        "mixtral": (WINDOW, WINDOW),
         "phi3": (WINDOW, WINDOW),
         "starcoder2": (WINDOW, WINDOW),
         "smollm3": (0, WINDOW),
@@ -114,7 +125,11 @@ def test_windows_of_the_families():
 
 def test_layers_without_rope():
     layers = {name: tiny_config(**changes).rope_layers for name, changes in FAMILY_CHANGES.items()}
-    assert {name: found for name, found in layers.items() if found} == {"smollm3": (True, False)}
+    with_rope = ("smollm3", "falcon", "falcon_two_norms", "phi", "gpt_neox", "gpt_neox_sequential")
+    assert {name: found for name, found in layers.items() if found} == {
+        "smollm3": (True, False),
+        **{name: (False, False) for name in OLDER_FAMILIES | ALIBI_FAMILIES if name not in with_rope},
+    }
     assert tiny_config(model_type="smollm3", no_rope_layers=[0, 1]).rope_layers == (False, True)
     assert tiny_config(model_type="smollm3").rope_layers == ()  # every fourth, of two
     assert (
@@ -184,6 +199,31 @@ def test_what_a_silent_config_json_means():
         tiny_config(model_type="gemma", hidden_activation=None, hidden_act="gelu").hidden_act
         == "gelu_pytorch_tanh"
     )
+
+
+def test_layers_with_a_window_may_have_a_rope_of_their_own():
+    old = {
+        "rope_theta": 500.0,
+        "rope_local_base_freq": 9.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+    }
+    new = {
+        "rope_theta": None,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 500.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 9.0},
+        },
+    }
+    found = [tiny_config(**FAMILY_CHANGES["gemma3_text"] | spelling) for spelling in (old, new)]
+    assert found[0] == found[1]
+    assert found[0].rope == RopeConfig("linear", 500.0, 8.0)
+    assert found[0].window_rope == RopeConfig(rope_theta=9.0)
+    silence = ModelConfig.from_json(silent("gemma3_text"))
+    assert (silence.rope.rope_theta, silence.window_rope) == (1e6, RopeConfig(rope_theta=1e4))
+    assert silence.num_key_value_heads == 2
+    assert ModelConfig.from_json(silent("llama")).window_rope is None
+    with pytest.raises(UnsupportedError, match="sliding_window must be given"):
+        tiny_config(model_type="gemma3_text", sliding_window=None)
 
 
 @pytest.mark.parametrize(

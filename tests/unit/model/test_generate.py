@@ -2,10 +2,12 @@ from itertools import islice
 
 import numpy as np
 import pytest
-from helpers.tiny_model import tiny_decoder
+from helpers.tiny_families import FAMILY_CHANGES
+from helpers.tiny_model import tiny_config, tiny_decoder
 
 from awq_ref.errors import RangeError, ShapeError
-from awq_ref.model import generate_batch, greedy, stream
+from awq_ref.model import generate as module
+from awq_ref.model import generate_batch, greedy, rolled, stream
 
 PROMPT = [3, 1, 4]
 
@@ -118,3 +120,48 @@ def test_a_batch_needs_prompts_that_fit(rng):
         generate_batch(decoder, [[1], []], max_new_tokens=1)
     with pytest.raises(RangeError, match="context of 24 tokens; got 25"):
         generate_batch(decoder, [[1], [0] * 25], max_new_tokens=1)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+@pytest.mark.parametrize("bos", [None, 3])
+def test_a_text_that_rolls_goes_on_as_a_fresh_one(rng, family, bos):
+    decoder = tiny_decoder(rng, **FAMILY_CHANGES[family], bos_token_id=bos)  # a context of 24: 12 stay
+    new = decoder.generate(PROMPT, max_new_tokens=60, overflow="roll", eos_token_ids=())
+    text = [*PROMPT, *new]
+    assert len(new) == 60
+    assert new[:21] == decoder.generate(PROMPT, max_new_tokens=21, eos_token_ids=())
+    # Token 25 is the first that overflows; it and the 11 before it (10 and a begin) stay. Then 13 fit again.
+    for end in (25, 38, 51):
+        kept = text[end - 12 : end] if bos is None else [3, *text[end - 11 : end]]
+        assert text[end : end + 13] == by_full_passes(decoder, kept, 13)[: len(text) - end]
+
+
+def test_a_prompt_that_is_too_long_rolls_too(rng):
+    decoder = tiny_decoder(rng)
+    prompt = [(7 * i) % 17 for i in range(40)]
+    new = decoder.generate(prompt, max_new_tokens=5, overflow="roll", eos_token_ids=())
+    assert new == by_full_passes(decoder, prompt[-12:], 5)
+    assert decoder.generate(prompt[:24], max_new_tokens=1, overflow="roll") == by_full_passes(
+        decoder, prompt[:24], 1
+    )
+    with pytest.raises(RangeError, match="overflow must be one of 'error', 'roll'; got 'shift'"):
+        decoder.stream(PROMPT, max_new_tokens=1, overflow="shift")
+
+
+def test_what_stays_of_a_text():
+    one = tiny_config(max_position_embeddings=1, bos_token_id=3)
+    assert rolled([3, 4], one) == [4]
+    odd = tiny_config(max_position_embeddings=5, bos_token_id=3)
+    assert rolled([3, 4, 5, 6, 7, 8], odd) == [3, 8]
+    assert rolled([4, 3, 5, 6, 7, 8], odd) == [7, 8]
+
+
+def test_memory_grows_with_the_text(rng, monkeypatch):
+    made, new_cache = [], module.new_cache
+    monkeypatch.setattr(module, "PAGE", 4)
+    monkeypatch.setattr(module, "new_cache", lambda *a, **k: made.append(new_cache(*a, **k)) or made[-1])
+    decoder = tiny_decoder(rng)
+    ends = iter([1, 2, 5])
+    decoder.generate(PROMPT, max_new_tokens=20, pick=lambda logits: next(ends), eos_token_ids=(5,))
+    generate_batch(decoder, [PROMPT], max_new_tokens=2, eos_token_ids=())
+    assert [layer.buffers.keys.shape[2] for cache in made for layer in cache.store.layers] == [8, 8, 4, 4]

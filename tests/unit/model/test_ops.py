@@ -9,10 +9,14 @@ from helpers.bounded import Bounded, exact, split
 from awq_ref.model.ops import (
     ACTIVATIONS,
     NORMS,
+    TAIL,
+    TAIL_STEP,
     apply_norm,
     causal_mask,
+    gelu,
     gelu_tanh,
     layer_norm,
+    relu,
     rms_norm,
     silu,
     soft_cap,
@@ -159,9 +163,52 @@ def test_gelu_tanh_at_the_ends_of_float32():
     assert_same_bits(y, [-0.0, -0.0, 200.0, largest], dtype=np.float32)
 
 
+def test_gelu_is_x_times_the_normal_distribution():
+    x = np.concatenate([np.linspace(-6, 6, 4801), np.geomspace(1e-30, 1e-3, 50)]).astype(np.float32)
+    expected = np.array([v * 0.5 * math.erfc(-v / math.sqrt(2)) for v in x.tolist()], dtype=np.float64)
+    out = np.empty_like(x)
+    assert gelu(frozen(x), out=out) is out
+    assert out.dtype == np.float32
+    assert_close(out, expected, atol=2.4e-7)
+    assert_close(out, expected, rtol=3e-6)  # far in the left tail too, where the result is 6e-9
+
+
+def test_gelu_follows_the_scalar_loop(rng):
+    x = frozen(rng.normal(0, 3, 99).astype(np.float32))
+    expected, bound = split([oracle.ACTIVATIONS["gelu"](a) for a in exact(x)])
+    assert_close(gelu(x), expected, atol=bound)
+
+
+def test_gelu_at_the_ends_of_float32():
+    largest = np.finfo(np.float32).max
+    y = gelu(np.float32([-largest, -200.0, 200.0, largest]))  # warnings are errors: none may come
+    assert_same_bits(y, [0.0, 0.0, 200.0, largest], dtype=np.float32)
+
+
+def test_the_polynomial_of_gelu_is_that_of_the_tail():
+    """Q(a) = t exp(P(t) - a**2 / 2), to the seventh digit, for as long as float32 can hold it."""
+    for a in np.linspace(0, 13, 131).tolist():
+        t = 1 / (1 + TAIL_STEP * a)
+        tail = t * math.exp(sum(c * t**n for n, c in enumerate(TAIL)) - a * a / 2)
+        assert tail == pytest.approx(0.5 * math.erfc(a / math.sqrt(2)), rel=1e-7)
+
+
+def test_relu_by_hand():
+    x, out = frozen(np.float32([-2.0, 0.0, 3.0])), np.empty(3, dtype=np.float32)
+    assert relu(x, out=out) is out
+    assert_same_bits(out, [0.0, 0.0, 3.0], dtype=np.float32)
+
+
 def test_kinds_by_their_names():
     assert NORMS == {"rms": rms_norm, "layer": layer_norm}
-    assert ACTIVATIONS == {"silu": silu, "swish": silu, "gelu_pytorch_tanh": gelu_tanh}
+    assert ACTIVATIONS == {
+        "silu": silu,
+        "swish": silu,
+        "gelu_pytorch_tanh": gelu_tanh,
+        "gelu_new": gelu_tanh,
+        "gelu": gelu,
+        "relu": relu,
+    }
 
 
 def test_the_oracle_itself_by_hand():

@@ -1,13 +1,17 @@
 """The experiment `memory`: bytes worked out by hand, and laws between its rows."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from helpers.command_line import assert_refused, run
-from helpers.tiny_checkpoint import tiny_llama_config
+from helpers.tiny_checkpoint import tiny_llama_config, write_tiny_family
+from helpers.tiny_families import FAMILY_CHANGES
+from helpers.tiny_model import tiny_decoder
 
 from awq_ref.errors import FormatError, RangeError, ShapeError, UnsupportedError
-from awq_ref.model import ModelConfig
+from awq_ref.model import ModelConfig, new_cache
 from awq_ref.paper.experiment import select
 from awq_ref.paper.memory import FORMS, PARTS, memory_row
 from awq_ref.paper.registry import experiment_named, run_experiment
@@ -48,6 +52,30 @@ def test_what_the_planes_cannot_hold_counts_as_codes():
         for form in ("packed", "codes")
     )
     assert packed["total"] == codes["total"]
+
+
+@pytest.mark.parametrize("family", FAMILY_CHANGES)
+@pytest.mark.parametrize("window", [40, 700])
+def test_the_cache_that_a_family_really_keeps(rng, family, window):
+    """Against the arrays of a cache that has read a text of 900 tokens as a prompt and three more."""
+    given = FAMILY_CHANGES[family]
+    changes = given | ({"sliding_window": window} if given.get("sliding_window") else {})
+    decoder = tiny_decoder(rng, **changes, max_position_embeddings=903)
+    cache = new_cache(decoder.config, batch=2, capacity=903)
+    _, cache = decoder.forward(np.zeros((2, 900), dtype=np.int64), cache, last_only=True)
+    for _ in range(3):
+        _, cache = decoder.forward(np.zeros((2, 1), dtype=np.int64), cache, last_only=True)
+    row = memory_row("tiny", decoder.config, "dense", spec=QuantSpec(group_size=4), context=903, batch=2)
+    assert cache.resident_bytes == row["kv_cache"] + 903 * (2 + 8)  # flags and a number of 8 bytes per column
+    # 2 layers, 2 texts, 2 heads of 4: 128 bytes of keys and values in a column of a layer
+    columns = [min(903, each - 1 + 512) if each else 903 for each in (decoder.config.windows or (0, 0))]
+    assert row["kv_cache"] == 128 * sum(columns)
+
+
+def test_an_engine_keeps_the_window_alone():
+    config = replace(ONE_LAYER, model_type="mistral", windows=(40,))
+    row = memory_row("one", config, "fp16 engine", spec=QuantSpec(), context=100, batch=3)
+    assert row["kv_cache"] == 2 * 2 * 3 * 40 * 64
 
 
 # From each model's card: billions of parameters, as published to two or three digits.
@@ -122,3 +150,11 @@ def test_the_table_names_every_model_and_form():
     assert len(weights.splitlines()) == len(totals.splitlines()) == 2 + len(SHAPES) * len(FORMS)
     assert len(caches.splitlines()) == 2 + 2 * len(SHAPES)
     assert "| llama-2-7b     | packed INT4 g128 |" in totals
+
+
+def test_a_model_with_experts_is_refused(tmp_path):
+    write_tiny_family(tmp_path / "model", "mixtral")
+    with pytest.raises(UnsupportedError, match="without experts; got MixtralForCausalLM with 4"):
+        run_experiment("memory", model=tmp_path / "model")
+    with pytest.raises(UnsupportedError, match="without experts; got MixtralForCausalLM with 4"):
+        run_experiment("alpha", model=tmp_path / "model")

@@ -113,3 +113,16 @@ def test_the_environment_says_how_many_threads_blas_has(monkeypatch):
     assert machine.blas_threads() == "its default"
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert machine.blas_threads() == "OMP_NUM_THREADS=3"
+
+
+def test_a_layer_with_a_window_reads_and_multiplies_the_window():
+    two = dataclasses.replace(ONE_LAYER, num_hidden_layers=2, model_type="mistral")
+
+    def work(context, *windows):
+        config = dataclasses.replace(two, windows=windows)
+        return decode_step(config, bits=16, group_size=128, batch=3, context=context)
+
+    assert work(100, 40, 40) == work(40)
+    assert work(100, 200, 200) == work(100)
+    for part in range(2):  # operations, bytes
+        assert work(100, 40, 0)[part] * 2 == pytest.approx(work(40)[part] + work(100)[part])

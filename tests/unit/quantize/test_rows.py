@@ -45,6 +45,15 @@ def test_linears_of_different_inputs_are_refused(rng):
         join_rows([drawn(rng, 2), other])
 
 
+def test_rows_may_be_taken_in_another_order(rng):
+    linear = drawn(rng, 4)
+    order = np.array([2, 0, 3, 1], dtype=np.int64)
+    turned = take_rows(linear, order)
+    assert_same_bits(dequantize_linear(turned), dequantize_linear(linear)[order])
+    again = take_rows(turned, np.argsort(order))
+    assert_same_bits(again.int_weight, linear.int_weight)
+
+
 def test_rows_keep_their_offsets_and_the_order_of_the_inputs(rng):
     linear = drawn(rng, 3)
     order = rng.permutation(8).astype(np.int64)

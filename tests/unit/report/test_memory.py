@@ -5,6 +5,7 @@ import pytest
 from awq_ref.errors import RangeError, ShapeError
 from awq_ref.report.memory import (
     bits_per_weight,
+    cached_columns,
     kv_cache_bytes,
     linear_bytes,
     linear_parts,
@@ -56,6 +57,14 @@ def test_bytes_of_the_cache():
     sizes = {"n_layers": 6, "n_kv_heads": 4, "head_dim": 32, "capacity": 512}
     assert kv_cache_bytes(**sizes) == 3_145_728  # 2 * 6 * 4 * 32 * 512 * 4
     assert kv_cache_bytes(**sizes, batch=3, itemsize=2) == 4_718_592
+
+
+def test_bytes_of_the_cache_with_windows():
+    sizes = {"n_layers": 3, "n_kv_heads": 4, "head_dim": 32, "capacity": 512, "windows": (100, 0, 1000)}
+    assert kv_cache_bytes(**sizes) == 1024 * (100 + 512 + 512)  # 2 * 4 * 32 * 4 = 1024 for a column
+    assert kv_cache_bytes(**sizes, page=64) == 1024 * (163 + 512 + 512)
+    assert cached_columns(n_layers=3, capacity=50, windows=(100, 0, 1000)) == 150
+    assert cached_columns(n_layers=3, capacity=50) == 150
 
 
 def test_groups_that_do_not_fit():

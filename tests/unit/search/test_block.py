@@ -215,3 +215,25 @@ def test_layers_that_the_recipe_skips_are_not_clipped():
     clipped = [name for name, fold in result.folds.items() if fold.clip is not None]
     assert clipped == ["self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]
     assert result.reports[2].loss_clipped == result.reports[2].loss_scaled
+
+
+def test_a_site_that_nothing_can_scale_is_clipped_beside_the_others():
+    """Its layers may produce another site: v is divided by what o has chosen, before its clips are searched."""
+    block = make_block()
+    alone = replace(PLAN[0], producer="", producer_kind="none", judged="self_attn.q_proj")
+    result = run_search(block, plan=(alone, *PLAN[1:]))
+    report = result.reports[0]
+    assert (report.alphas, report.alpha) == ((0.0,), 0.0)
+    assert (report.channel_scales == 1.0).all()
+    assert report.loss_clipped < report.loss_scaled == report.loss_rtn
+    assert result.norms["input_layernorm"] is block.norms["input_layernorm"]
+    fold = result.folds["self_attn.v_proj"]
+    assert fold.columns is None
+    assert (fold.rows != 1.0).any()
+    divided = np.abs(block.weights["self_attn.v_proj"] / fold.rows[:, None])
+    largest = divided.reshape(*fold.clip.shape, -1).max(axis=2)  # (rows, groups)
+    ratios = fold.clip / largest
+    # The ten ratios of the recipe, of the divided weights; two roundings of float32.
+    tenths = 1.0 - np.arange(10) / 20
+    assert (np.abs(ratios[..., None] - tenths).min(axis=-1) < 1e-6).all()
+    assert (ratios < 0.99).any()

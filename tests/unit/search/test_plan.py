@@ -3,7 +3,8 @@ import pytest
 from helpers.assertions import assert_same_bits
 
 from awq_ref.errors import RangeError, UnsupportedError
-from awq_ref.search import plan_for, query_head_tie, site_inputs
+from awq_ref.model import FAMILIES
+from awq_ref.search import EXPERT_PLANS, plan_for, query_head_tie, routed_sites, site_inputs
 
 
 def test_every_linear_of_a_llama_block_reads_one_site():
@@ -51,9 +52,44 @@ def test_gemma2_scales_the_norm_before_its_mlp():
     assert rows["self_attn.qkv"] == "input_layernorm"
 
 
+def test_experts_and_router_share_a_site_and_each_down_projection_has_its_own():
+    plan = plan_for("mixtral", 2)
+    assert [group.site for group in plan] == [
+        "self_attn.qkv",
+        "self_attn.o",
+        "mlp.gate_up",
+        "mlp.0.down",
+        "mlp.1.down",
+    ]
+    experts = "block_sparse_moe.experts"
+    assert plan[2].consumers == tuple(f"{experts}.{name}" for name in ("0.w1", "0.w3", "1.w1", "1.w3"))
+    assert plan[2].followers == ("block_sparse_moe.gate",)
+    assert plan[2].readers == (*plan[2].consumers, "block_sparse_moe.gate")
+    assert (plan[4].producer, plan[4].consumers, plan[4].judged) == (
+        f"{experts}.1.w3",
+        (f"{experts}.1.w2",),
+        f"{experts}.1.w2",
+    )
+    assert routed_sites(plan) == {"mlp.0.down", "mlp.1.down"}
+
+
+def test_all_tokens_of_a_shared_site_are_seen_at_the_router():
+    inputs = site_inputs(plan_for("qwen3_moe", 3))
+    assert inputs["mlp.gate_up"] == "mlp.gate"
+    assert inputs["mlp.2.down"] == "mlp.experts.2.down_proj"
+
+
+def test_every_family_with_experts_has_a_plan_with_and_without():
+    assert set(EXPERT_PLANS) == {name for name, family in FAMILIES.items() if family.experts}
+    assert plan_for("qwen3_moe") == plan_for("llama")
+    assert routed_sites(plan_for("qwen3_moe")) == frozenset()
+
+
 def test_an_unknown_family():
     with pytest.raises(UnsupportedError, match="got 'mamba'. Known: llama"):
         plan_for("mamba")
+    with pytest.raises(UnsupportedError, match="got 'llama' with 4 experts. Known: mixtral, qwen3_moe"):
+        plan_for("llama", 4)
 
 
 def test_query_heads_share_the_rows_of_their_kv_head():

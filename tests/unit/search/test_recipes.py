@@ -74,15 +74,3 @@ def test_rows_are_filed_under_their_names_and_name_what_exists(name):
 def test_an_unknown_recipe():
     with pytest.raises(RangeError, match=r"recipe must be one of 'rtn', 'gptq', .*; got 'hqq'"):
         recipe_named("hqq")
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_without_scales_the_only_candidate_is_one(name):
-    recipe = RECIPES[name]
-    alone = recipe.without_scales()
-    assert (alone.alphas, alone.refine, alone.candidates) == ((0.0,), 0.0, "awq")
-    assert (alone.clip_ratios, alone.rounding, alone.objective) == (
-        recipe.clip_ratios,
-        recipe.rounding,
-        recipe.objective,
-    )

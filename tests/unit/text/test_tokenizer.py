@@ -3,27 +3,10 @@ import json
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import given
-from hypothesis import strategies as st
+from helpers.tiny_tokenizers import BYTES, byte_level
 
 from awq_ref.errors import FormatError, RangeError
 from awq_ref.text import Tokenizer
-
-BYTES = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-
-
-def byte_level() -> tokenizers.Tokenizer:
-    """A token per byte, a merged token "ab", <s> put before a text, </s> known."""
-    vocabulary = {token: i for i, token in enumerate([*BYTES, "ab"])}
-    inner = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, [("a", "b")]))
-    inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    inner.decoder = tokenizers.decoders.ByteLevel()
-    inner.add_special_tokens(["<s>", "</s>"])
-    start = inner.token_to_id("<s>")
-    inner.post_processor = tokenizers.processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", start)]
-    )
-    return inner
 
 
 @pytest.fixture
@@ -79,7 +62,12 @@ def test_truncation_and_padding_left_in_the_file_are_switched_off(tmp_path):
             5,
             258,
         ),
-        ({"tokenizer_config.json": {"eos_token": "unknown"}}, None, None),
+        ({"tokenizer_config.json": {"eos_token": "added at the end"}}, None, 259),
+        (
+            {"special_tokens_map.json": {"eos_token": "</s>"}, "tokenizer_config.json": {"eos_token": "<s>"}},
+            None,
+            258,
+        ),
     ],
 )
 def test_special_ids_are_those_that_the_folder_names(folder, side_files, bos, eos):
@@ -102,42 +90,40 @@ def test_missing_and_broken_files_are_named(tmp_path):
             Tokenizer.load(tmp_path)
 
 
-def test_a_character_comes_whole():
-    tokenizer = Tokenizer(byte_level())
-    stream = tokenizer.stream_decoder()
-    pieces = [stream.push(token) for token in tokenizer.encode("a🙂é", add_special_tokens=False)]
-    assert pieces == ["a", "", "", "", "🙂", "", "é"]
-    assert stream.flush() == ""
+def test_named_tokens_become_special_and_keep_their_flags(folder):
+    inner = byte_level()
+    inner.add_tokens([tokenizers.AddedToken("<|im_end|>", rstrip=True), "<tool>"])
+    inner.save(str(folder / "tokenizer.json"))
+    settings = {"eos_token": "<|im_end|>", "additional_special_tokens": ["<more>"], "pad_token": None}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    tokenizer = Tokenizer.load(folder)
+    assert tokenizer.special_tokens == {"eos_token": "<|im_end|>"}
+    ids = tokenizer.encode("a<|im_end|>  <tool><more>", add_special_tokens=False).tolist()
+    assert ids == [BYTES.index("a"), 259, 260, 261]  # the spaces belong to <|im_end|>
+    assert tokenizer.decode(ids) == "a<tool>"
+    assert tokenizer.special_ids == {257, 258, 259, 261}
+    assert tokenizer.largest_id == 261
 
 
-def test_half_a_character_at_the_end_comes_with_flush():
-    tokenizer = Tokenizer(byte_level())
-    stream = tokenizer.stream_decoder()
-    half = tokenizer.encode("🙂", add_special_tokens=False)[:2].tolist()
-    assert [stream.push(token) for token in half] == ["", ""]
-    assert stream.flush() == tokenizer.decode(half)
-    assert stream.flush() == ""
+def test_added_tokens_of_the_settings_are_added_in_the_order_of_their_ids(folder):
+    listed = {"260": {"content": "<two>", "special": False}, "259": {"content": "<one>", "special": True}}
+    settings = {"added_tokens_decoder": listed, "eos_token": {"content": "</s>", "__type": "AddedToken"}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    (folder / "special_tokens_map.json").write_text('{"eos_token": "unheeded"}', encoding="utf-8")
+    tokenizer = Tokenizer.load(folder)
+    assert tokenizer.encode("<one><two>", add_special_tokens=False).tolist() == [259, 260]
+    assert tokenizer.decode([259, 260]) == "<two>"
+    assert tokenizer.eos_token_id == 258
 
 
-def test_special_tokens_in_a_stream():
-    tokenizer = Tokenizer(byte_level())
-    stream = tokenizer.stream_decoder(skip_special_tokens=False)
-    assert "".join(stream.push(token) for token in (256, 258)) == "ab</s>"
-    assert [tokenizer.stream_decoder().push(token) for token in (258, 256)] == ["", "ab"]
-
-
-@given(text=st.text(max_size=12))
-def test_pieces_add_up_and_hold_no_half_character(text):
-    tokenizer = Tokenizer(byte_level())
-    stream = tokenizer.stream_decoder()
-    pieces = [stream.push(token) for token in tokenizer.encode(text)]
-    assert "".join(pieces) + stream.flush() == text
-    assert "\ufffd" in text or not any("\ufffd" in piece for piece in pieces)
-
-
-@given(token_ids=st.lists(st.integers(0, 258), max_size=12))
-def test_pieces_of_any_ids_add_up(token_ids):
-    tokenizer = Tokenizer(byte_level())
-    stream = tokenizer.stream_decoder()
-    streamed = "".join(stream.push(token) for token in token_ids) + stream.flush()
-    assert streamed.replace("\ufffd", "") == tokenizer.decode(token_ids).replace("\ufffd", "")
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"eos_token": 5}, "a special token must be a text, or an object with content; got 5"),
+        ({"added_tokens_decoder": ["<s>"]}, "added_tokens_decoder must map ids to tokens"),
+    ],
+)
+def test_settings_that_are_none_are_named(folder, settings, message):
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    with pytest.raises(FormatError, match=f"tokenizer_config.json: {message}"):
+        Tokenizer.load(folder)
