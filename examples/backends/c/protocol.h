@@ -106,7 +106,7 @@ static Array array(const char *dtype, long rows, long columns) {
 /* An input of the request. -1 stands for any number of rows or columns, "float" for float16 and float32. */
 static Array input(const char *name, const char *dtype, long rows, long columns) {
     char kind[8];
-    long r, c = 0;
+    long r = 0, c = 0;
     const char *at = find(name, "{\"dtype\":\"");
     need(at && sscanf(at, "%7[a-z0-9]\",\"shape\":[%ld,%ld", kind, &r, &c) >= 2, name);
     need(!strncmp(kind, dtype, strlen(dtype)) && strcmp(kind, "float64"), name);
