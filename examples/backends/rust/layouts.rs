@@ -89,7 +89,7 @@ impl Plan<'_> {
             32 => 32,
             _ => return Err(Refusal::Unsupported("group_size".to_string())),
         };
-        Ok(Plan { request, layout, sizes, padded: sizes.groups.next_multiple_of(block) })
+        Ok(Plan { request, layout, sizes, padded: (sizes.groups + block - 1) / block * block })
     }
 
     pub fn is(&self, what: Trait) -> bool {
@@ -119,7 +119,7 @@ impl Plan<'_> {
         let words = |fields: usize| {
             let bits = fields * self.sizes.bits;
             know(bits % 32 == 0 || self.is(Ragged), "a word that is part full")?;
-            Ok(bits.div_ceil(32))
+            Ok((bits + 31) / 32)
         };
         let dtype = if self.is(Unsigned) { "uint32" } else { "int32" };
         Ok(match order {

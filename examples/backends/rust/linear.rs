@@ -26,7 +26,7 @@ impl Sizes {
         let any_size = ["gptq", "gptq_v2"].contains(&request.word("layout"))
             || request.find("g_idx").or(request.find("weight_g_idx")).is_some();
         need(any_size || inputs % group == 0, "group_size")?;
-        let (groups, qmax) = (inputs.div_ceil(group), ((1 << bits) - 1) as f64);
+        let (groups, qmax) = ((inputs + group - 1) / group, ((1 << bits) - 1) as f64);
         let (bits, symmetric) = (bits as usize, request.flag("symmetric"));
         Ok(Sizes { rows, inputs, groups, group, bits, qmax, symmetric })
     }

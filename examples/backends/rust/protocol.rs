@@ -140,7 +140,7 @@ impl Request {
     }
 
     pub fn flag(&self, name: &str) -> bool {
-        self.find(name).is_some_and(|text| text.starts_with("true"))
+        self.find(name).map_or(false, |text| text.starts_with("true"))
     }
 
     pub fn dtype(&self, name: &str) -> &str {
