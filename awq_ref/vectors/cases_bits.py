@@ -24,6 +24,7 @@ ZEROS = ("ZeroPointZero", "ZeroPointMax")
 SHAPES: tuple[tuple[str, str, Shape, tuple[str, ...]], ...] = (
     ("gemm", "plain", Shape(16, 64), ("Basic", "NibbleOrder", "NibbleSign", *ZEROS)),
     ("gemm", "wide", Shape(8, 96, group_size=32), ("Transposed", "ManyGroups")),
+    ("gemm", "many-outputs", Shape(64, 24, group_size=8), ("NibbleOrder", "Transposed", "SmallGroup")),
     ("gemm", "odd-inputs", Shape(24, 15, group_size=5), ("OddRows", "SmallGroup")),
     ("gemm", "whole-row", Shape(16, 20, group_size=-1), ("WholeRow",)),
     ("gemm", "symmetric", Shape(8, 32, symmetric=True), ("Symmetric", "NibbleSign")),

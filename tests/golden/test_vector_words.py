@@ -1,7 +1,7 @@
-"""Words that other projects' packers print, as literals, against the oracle of level 0 and the explanation of layouts.
+"""Words worked out from other projects' formulas, as literals, against the oracle of level 0.
 
 The words are those of docs/layouts.md: AutoAWQ's gemm, gemv and gemv_fast, GPTQ's v1 and v2, the dense 3-bit stream,
-compressed-tensors.
+compressed-tensors. (Those packers themselves confirm the vectors: tests/parity/witnesses.)
 """
 
 import pytest

@@ -6,6 +6,7 @@ import time
 import pytest
 from helpers.json_schema import problems
 from helpers.source import ROOT
+from helpers.witnesses import PAGE, provenance, records
 
 from awq_ref.vectors import ModuleBackend, exit_code, files_of, make_cases, read_cases, run_cases
 from awq_ref.vectors.flags import FLAGS
@@ -68,3 +69,10 @@ def test_the_integer_levels_are_quick():
     cases = [case for case in read_cases() if case.level in ("L0", "L1", "L2")]
     run_cases(ModuleBackend("awq_ref.vectors.backend"), cases)
     assert time.perf_counter() - started < 20.0
+
+
+def test_the_table_of_witnesses_is_that_of_their_records():
+    kept = records()
+    assert len(kept) >= 4
+    assert not [name for name, record in kept.items() if record["failed"]]
+    assert provenance() == PAGE.read_text(encoding="utf-8"), "tools/write_witnesses.py"
