@@ -28,7 +28,7 @@ static void dequantize(void) { /* [AWQ-4]: exact in double, rounded once by outp
 static void quantize(int choose, int round_too) {
     Array w = input("weight", "float32", -1, -1), clip = {"", 0, 0, NULL};
     read_sizes(w.rows, w.columns);
-    if (find("clip", "")) clip = input("clip", "float32", O, G);
+    if (find("clip", "")) clip = any_input("clip", "float32", O, G);
     const char *dtype = choose ? float_dtype("scale_dtype") : "";
     scales = choose ? array(dtype, O, G) : input("scales", "float", O, G);
     zeros = choose ? array("uint8", O, G) : input("zero_point", "uint8", O, G);

@@ -3,7 +3,8 @@
 
      serve(name, answer)     the loop over standard input; `answer` is called once a request
      says, find, number      what the request says
-     input, array, output    arrays in, new ones, arrays out; elements are doubles, whatever the dtype
+     input, any_input        arrays of the request: finite numbers, any numbers
+     array, output           new arrays, arrays of the answer; elements are doubles, whatever the dtype
      need, know              where something does not hold: answer "invalid" or "unsupported", end the request
      rounded                 to float32 or float16, once, to the nearest, ties to even
 
@@ -104,7 +105,7 @@ static Array array(const char *dtype, long rows, long columns) {
 }
 
 /* An input of the request. -1 stands for any number of rows or columns, "float" for float16 and float32. */
-static Array input(const char *name, const char *dtype, long rows, long columns) {
+static Array any_input(const char *name, const char *dtype, long rows, long columns) {
     char kind[8];
     long r = 0, c = 0;
     const char *at = find(name, "{\"dtype\":\"");
@@ -119,8 +120,14 @@ static Array input(const char *name, const char *dtype, long rows, long columns)
         uint64_t raw = 0; /* bytes from the lowest, two digits each: digit j has the place j ^ 1 */
         for (int j = 0; j < digits; j++) raw |= (uint64_t)((at[j] & 15) + (at[j] >> 6) * 9) << 4 * (j ^ 1);
         a.v[k] = decode(raw, kind);
-        need(isfinite(a.v[k]), name);
     }
+    return a;
+}
+
+/* The same, without NaN and infinities. */
+static Array input(const char *name, const char *dtype, long rows, long columns) {
+    Array a = any_input(name, dtype, rows, columns);
+    for (long k = 0; k < count(a); k++) need(isfinite(a.v[k]), name);
     return a;
 }
 

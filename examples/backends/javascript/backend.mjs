@@ -4,7 +4,7 @@
 // what [AWQ-n] is.
 // Every number is a double: a code times a float32 is exact in it, and what is left to do is to round once.
 import { pack, packedLinear, plainLinear, sizesOf, unpack } from "./layouts.mjs";
-import { array, input, know, need, rint, round, serve } from "./protocol.mjs";
+import { anyInput, array, input, know, need, rint, round, serve } from "./protocol.mjs";
 
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
 const FLOATS = ["float16", "float32"];
@@ -42,7 +42,7 @@ function quantize(request, outputs) {
     given || (["zero", "minmax"].includes(params.range_rule) && FLOATS.includes(params.scale_dtype)),
     "params",
   );
-  const clips = request.inputs.clip && input(request, "clip", "float32", l.O, l.G).data;
+  const clips = request.inputs.clip && anyInput(request, "clip", "float32", l.O, l.G).data;
   need(clips?.every((clip) => clip >= 0) ?? true, "clip");
   const scales = given ? input(request, "scales", "float", l.O, l.G) : array(params.scale_dtype, l.O, l.G);
   const zero_point = given ? input(request, "zero_point", "uint8", l.O, l.G) : array("uint8", l.O, l.G);

@@ -2,7 +2,8 @@
 // quantization: copy it into a backend of your own.
 //
 //     serve(name, answer)    the loop over standard input; answer(request) returns the outputs by name
-//     input, array           arrays of the request, new ones: {dtype, shape, data}, data a Float64Array
+//     input, anyInput        arrays of the request: finite numbers, any numbers
+//     array                  new ones: {dtype, shape, data}, data a Float64Array
 //     need, know             where something does not hold: answer "invalid" or "unsupported"
 //     rint, round            to an integer; to float32 or float16: once, to the nearest, ties to even
 import { createInterface } from "node:readline";
@@ -56,8 +57,8 @@ const count = (shape) => shape.reduce((product, size) => product * size, 1);
 
 export const array = (dtype, ...shape) => ({ dtype, shape, data: new Float64Array(count(shape)) });
 
-// An input of the request. A null in `shape` is any size, "float" is float16 or float32. No NaN, no infinity.
-export function input(request, name, dtype, ...shape) {
+// An input of the request. A null in `shape` is any size, "float" is float16 or float32.
+export function anyInput(request, name, dtype, ...shape) {
   const given = request.inputs[name];
   need(given?.dtype.startsWith(dtype) && given.dtype in TYPES, `${name}: dtype`);
   need(given.shape.length === shape.length, `${name}: axes`);
@@ -70,8 +71,14 @@ export function input(request, name, dtype, ...shape) {
   need(bytes.length === count(given.shape) * Type.BYTES_PER_ELEMENT, `${name}: number of bytes`);
   need(given.data.length === 2 * bytes.length, `${name}: number of digits`);
   const data = Float64Array.from(new Type(bytes.buffer), given.dtype === "float16" ? fromHalf : Number);
-  need(data.every(Number.isFinite), `${name}: not finite`);
   return { dtype: given.dtype, shape: given.shape, data };
+}
+
+// The same, without NaN and infinities.
+export function input(request, name, dtype, ...shape) {
+  const result = anyInput(request, name, dtype, ...shape);
+  need(result.data.every(Number.isFinite), `${name}: not finite`);
+  return result;
 }
 
 function encode({ dtype, shape, data }) {

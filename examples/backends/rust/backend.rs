@@ -63,7 +63,7 @@ fn quantize(request: &Request, choose: bool, round: bool) -> Answer<Outputs> {
         ),
     };
     let clips =
-        request.find("clip").map(|_| request.array("clip", "float32", &shape.map(Some))).transpose()?;
+        request.find("clip").map(|_| request.any_array("clip", "float32", &shape.map(Some))).transpose()?;
     let mut codes = Array::new("uint8", &weight.shape);
     for g in 0..sizes.rows * sizes.groups {
         let (row, first) = (g / sizes.groups * sizes.inputs, g % sizes.groups * sizes.group);
@@ -159,6 +159,6 @@ fn main() {
         "matmul" | "matmul_packed" => matmul(request, false),
         "matmul_w4a8" => matmul(request, true),
         "quantize_activations" => quantize_activations(request),
-        other => Err(Refusal::Unsupported(other.to_string())),
+        other => Err(Refusal("unsupported", other.to_string())),
     });
 }

@@ -76,7 +76,7 @@ pub struct Plan<'a> {
 impl Plan<'_> {
     pub fn new(request: &Request) -> Answer<Plan<'_>> {
         let found = LAYOUTS.iter().find(|(name, _)| *name == request.word("layout"));
-        let layout = found.ok_or(Refusal::Unsupported("layout".to_string()))?.1;
+        let layout = found.ok_or(Refusal("unsupported", "layout".to_string()))?.1;
         let [rows, inputs] = [request.number("out_features")?, request.number("in_features")?];
         let sizes = Sizes::new(request, rows.max(0) as usize, inputs.max(0) as usize)?;
         know(layout.codes.0 != "weight" || [32, 64, 128].contains(&sizes.group), "group_size")?;
@@ -87,7 +87,7 @@ impl Plan<'_> {
             128.. => 8,
             64 => 16,
             32 => 32,
-            _ => return Err(Refusal::Unsupported("group_size".to_string())),
+            _ => return Err(Refusal("unsupported", "group_size".to_string())),
         };
         Ok(Plan { request, layout, sizes, padded: (sizes.groups + block - 1) / block * block })
     }

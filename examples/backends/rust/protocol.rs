@@ -8,10 +8,8 @@
 //!     rint, rounded    to an integer; to float32 or float16: once, to the nearest, ties to even
 use std::io::{self, BufRead, Write};
 
-pub enum Refusal {
-    Invalid(String),
-    Unsupported(String),
-}
+/// The status of the answer, and why.
+pub struct Refusal(pub &'static str, pub String);
 
 pub type Answer<T> = Result<T, Refusal>;
 pub type Outputs = Vec<(&'static str, Array)>;
@@ -20,7 +18,7 @@ pub fn need(holds: bool, what: &str) -> Answer<()> {
     if holds {
         Ok(())
     } else {
-        Err(Refusal::Invalid(what.to_string()))
+        Err(Refusal("invalid", what.to_string()))
     }
 }
 
@@ -28,7 +26,7 @@ pub fn know(known: bool, what: &str) -> Answer<()> {
     if known {
         Ok(())
     } else {
-        Err(Refusal::Unsupported(what.to_string()))
+        Err(Refusal("unsupported", what.to_string()))
     }
 }
 
@@ -136,7 +134,7 @@ impl Request {
 
     pub fn number(&self, name: &str) -> Answer<i64> {
         let digits = self.find(name).and_then(|text| text.split([',', '}']).next());
-        digits.and_then(|text| text.parse().ok()).ok_or(Refusal::Invalid(name.to_string()))
+        digits.and_then(|text| text.parse().ok()).ok_or(Refusal("invalid", name.to_string()))
     }
 
     pub fn flag(&self, name: &str) -> bool {
@@ -150,9 +148,15 @@ impl Request {
 
     /// An input: None in `shape` is any size, "float" is float16 or float32. No NaN, no infinity.
     pub fn array(&self, name: &str, dtype: &str, shape: &[Option<usize>]) -> Answer<Array> {
+        let array = self.any_array(name, dtype, shape)?;
+        need(array.data.iter().all(|value| value.is_finite()), name)?;
+        Ok(array)
+    }
+
+    pub fn any_array(&self, name: &str, dtype: &str, shape: &[Option<usize>]) -> Answer<Array> {
         let kind = self.dtype(name);
         let size =
-            size_of(kind).filter(|_| kind.starts_with(dtype)).ok_or(Refusal::Invalid(name.to_string()))?;
+            size_of(kind).filter(|_| kind.starts_with(dtype)).ok_or(Refusal("invalid", name.to_string()))?;
         let rest = self.find(name).and_then(|text| text.split_once("\"shape\":["));
         let (axes, rest) = rest.and_then(|(_, rest)| rest.split_once("],\"data\":\"")).unwrap_or(("", ""));
         let given: Vec<usize> = axes.split(',').filter_map(|axis| axis.parse().ok()).collect();
@@ -162,8 +166,7 @@ impl Request {
         need(hex.len() == 2 * size * given.iter().product::<usize>(), name)?;
         let digit = |c: u8| (c & 15) + (c >> 6) * 9;
         let bytes: Vec<u8> = hex.chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect();
-        let data: Vec<f64> = bytes.chunks(size).map(|element| decode(element, kind)).collect();
-        need(data.iter().all(|value| value.is_finite()), name)?;
+        let data = bytes.chunks(size).map(|element| decode(element, kind)).collect();
         Ok(Array { dtype: kind.to_string(), shape: given, data })
     }
 }
@@ -187,10 +190,7 @@ pub fn serve(name: &str, answer: impl Fn(&Request) -> Answer<Outputs>) {
                     let arrays: Vec<String> = outputs.iter().map(text_of).collect();
                     format!("{{\"status\":\"ok\",\"outputs\":{{{}}}}}", arrays.join(","))
                 }
-                Err(Refusal::Invalid(what)) => format!("{{\"status\":\"invalid\",\"message\":\"{what}\"}}"),
-                Err(Refusal::Unsupported(what)) => {
-                    format!("{{\"status\":\"unsupported\",\"message\":\"{what}\"}}")
-                }
+                Err(Refusal(status, what)) => format!("{{\"status\":\"{status}\",\"message\":\"{what}\"}}"),
             },
         };
         println!("{text}");
