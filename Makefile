@@ -14,7 +14,7 @@ ARGS ?=
 PIP_INSTALL = -m pip --disable-pip-version-check --quiet install
 PYTEST = -m pytest -n $(JOBS) --maxprocesses=8
 
-.PHONY: help demo test lint parity docs bench clean
+.PHONY: help demo test lint parity witnesses docs bench clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -33,6 +33,13 @@ lint: $(VENV)/.lint ## ruff and mypy
 
 parity: $(PARITY_VENV)/.parity ## the same numbers as transformers and torch (installs them)
 	$(PARITY_VENV)/bin/python -m pytest tests/parity $(ARGS)
+
+witnesses: $(PARITY_VENV)/.parity ## hold other projects' code to the golden vectors (installs it)
+	@$(PARITY_VENV)/bin/python $(PIP_INSTALL) --group witness
+	@$(PARITY_VENV)/bin/python -m pip --disable-pip-version-check --quiet download --no-deps --dest $(PARITY_VENV)/src \
+	  autoawq==0.2.9
+	@tar -xzf $(PARITY_VENV)/src/autoawq-0.2.9.tar.gz -C $(PARITY_VENV)/src
+	PYTHONPATH=tests:tests/parity:$(PARITY_VENV)/src/autoawq-0.2.9 $(PARITY_VENV)/bin/python tools/write_witnesses.py
 
 docs: $(VENV)/.test ## run every snippet of README.md and docs/
 	$(VENV)/bin/python tools/run_docs.py $(ARGS)

@@ -1,7 +1,8 @@
-"""The command line: `awq-ref quantize | generate | chat | perplexity | inspect | paper | demo`.
+"""The command line: `awq-ref quantize | generate | chat | perplexity | inspect | paper | vectors | conform | demo`.
 
 The options of every command; what they do is in `awq_ref.commands`.
-Exit code 0: done. 2: an error or an interrupt, one message on standard error and nothing half-written.
+Exit code 0: done. 1: `conform` found a backend wrong. 2: an error or an interrupt, one message on standard error and
+nothing half-written.
 """
 
 import argparse
@@ -16,10 +17,12 @@ from awq_ref import __version__, commands
 from awq_ref.errors import AwqRefError, CalibrationWarning
 from awq_ref.matmul import RESIDENCIES
 from awq_ref.model import OVERFLOWS
+from awq_ref.pack import LAYOUTS
 from awq_ref.paper.experiment import Options
 from awq_ref.search import RECIPES
 from awq_ref.spec import BITS
 from awq_ref.text.sampling import GREEDY, Sampling
+from awq_ref.vectors.case import LEVELS
 
 ON_HUB = "or its name on the Hugging Face hub: NAME or NAME@REVISION"
 
@@ -152,6 +155,39 @@ def _add_inspect(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
     errors.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
 
 
+def _add_vectors(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add_command(parsers, "vectors", commands.run_vectors, "golden vectors as plain files")
+    parser.add_argument("action", choices=("copy",), help="copy: write them into a new folder")
+    parser.add_argument("out", type=Path, help="folder to write; must not exist")
+    parser.add_argument("--level", action="append", choices=LEVELS, help="only this one; may be repeated")
+    parser.add_argument("--layout", action="append", choices=LAYOUTS, help="only cases of this layout")
+
+
+def _add_conform(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add_command(parsers, "conform", commands.run_conform, "hold a backend to the golden vectors")
+    parser.add_argument(
+        "--cmd", metavar="COMMAND", help="a program that speaks docs/conformance.md's protocol"
+    )
+    parser.add_argument("--python", metavar="MODULE", help="a module with answer(request)")
+    parser.add_argument(
+        "--run", dest="run_globs", action="append", metavar="GLOB", help="only cases of ids like this"
+    )
+    parser.add_argument("--skip", action="append", metavar="GLOB", help="no case of an id like this")
+    parser.add_argument("--xfail", type=Path, metavar="FILE", help="globs of ids that are known to fail")
+    parser.add_argument("--report", choices=("junit", "tap", "json", "html"), help="on standard output")
+    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="for a case; default: 10, 60 at L6")
+    parser.add_argument("--vectors", type=Path, metavar="DIR", help="a folder of `vectors copy`")
+
+
+def _add_explain_layout(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add_command(parsers, "explain-layout", commands.run_explain_layout, "draw the bits of a layout")
+    parser.add_argument("layout", choices=LAYOUTS, help="its name")
+    parser.add_argument("--rows", type=int, default=8, help="outputs")
+    parser.add_argument("--cols", type=int, default=32, help="inputs")
+    parser.add_argument("--bits", type=int, default=4, choices=BITS, help="bits per weight")
+    parser.add_argument("--group-size", type=int, default=-1, help="weights that share a scale; -1: a row")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="awq-ref", description="AWQ quantization and int4 inference in NumPy."
@@ -164,6 +200,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_perplexity(parsers)
     _add_inspect(parsers)
     _add_paper(parsers)
+    _add_vectors(parsers)
+    _add_conform(parsers)
+    _add_explain_layout(parsers)
     demo = _add_command(parsers, "demo", commands.run_demo, "quantize the embedded model and show the result")
     demo.add_argument("--out", type=Path, default=Path("awq_ref_demo"), help="folder for the checkpoints")
     return parser

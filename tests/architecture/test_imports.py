@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "matmul": {"quantize"},
     "checkpoint": set(),
     "report": {"search"},
+    "vectors": {"quantize", "pack", "matmul", "search", "calibration", "model"},
 }
 # The only modules that know all rooms; each may import the ones before it. `__init__` holds the public names, which
 # it loads on first use, and the version.
@@ -31,7 +32,7 @@ ROOMS = set(ALLOWED)
 ALLOWED |= {name: ROOMS | set(TOP[:place]) for place, name in enumerate(TOP)}
 ALLOWED |= {name: set(BASE[:place]) for place, name in enumerate(BASE)}
 
-NUMPY_ALONE = ("quantize", "pack", "matmul", "search")
+NUMPY_ALONE = ("quantize", "pack", "matmul", "search", "vectors")
 FILES = python_files("awq_ref")
 
 

@@ -1,0 +1,120 @@
+"""AutoAWQ's own packers, its dequantization of gemm and its quantizer, as a backend.
+
+The modules of the package `awq` are imported without its `__init__`, which wants an old transformers: only torch is
+needed, and the folder `awq` of the source distribution on the path.
+"""
+
+import ast
+import importlib
+import importlib.util
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import torch
+
+SPEC = importlib.util.find_spec("awq")
+if SPEC is None or not SPEC.submodule_search_locations:
+    raise ImportError("the folder awq of AutoAWQ's source must be on the path")
+FOLDER = next(iter(SPEC.submodule_search_locations))
+for name in ("awq", "awq.modules", "awq.modules.linear", "awq.utils"):
+    package = types.ModuleType(name)
+    package.__path__ = [f"{FOLDER}{name.removeprefix('awq').replace('.', '/')}"]
+    sys.modules[name] = package
+sys.modules["awq.utils.utils"] = types.ModuleType("awq.utils.utils")  # it wants accelerate, for this alone:
+sys.modules["awq.utils.utils"].get_best_device = lambda: "cpu"
+
+
+def method_of(path, name):
+    """One function of a module that cannot be imported here, as it stands in its source."""
+    tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+    node = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == name)
+    names = {"torch": torch}
+    exec(compile(ast.Module([node], []), path, "exec"), names)
+    return names[name]
+
+
+packing = importlib.import_module("awq.utils.packing_utils")
+PACKERS = {
+    "gemm": importlib.import_module("awq.modules.linear.gemm").WQLinear_GEMM,
+    "gemv": importlib.import_module("awq.modules.linear.gemv").WQLinear_GEMV,
+    "gemv_fast": importlib.import_module("awq.modules.linear.gemv_fast").WQLinear_GEMVFast,
+}
+
+NAME, VERSION = "AutoAWQ", "0.2.9"
+
+
+def pack(params, inputs):
+    layout = params["layout"]
+    if layout not in PACKERS or "zero_point" not in inputs or params["symmetric"]:
+        raise NotImplementedError(layout)
+    codes, scales, zeros = (torch.from_numpy(inputs[n]) for n in ("int_weight", "scales", "zero_point"))
+    if codes.max() > 15 or zeros.max() > 15:
+        raise NotImplementedError("its packer makes the codes itself")
+    size = codes.shape[1] // scales.shape[1]
+    scales, zeros = scales.float(), zeros.float()
+    linear = torch.nn.Linear(codes.shape[1], codes.shape[0], bias=False)
+    steps = codes.float() - zeros.repeat_interleave(size, dim=1)
+    linear.weight.data = steps * scales.repeat_interleave(size, dim=1)
+    if layout == "gemm":  # which takes both (groups, outputs)
+        scales, zeros = scales.T.contiguous(), zeros.T.contiguous()
+    packed = PACKERS[layout].from_linear(linear, 4, size, scales=scales, zeros=zeros)
+    return {name: getattr(packed, name).numpy() for name in ("qweight", "qzeros", "scales")}
+
+
+def unpack(params, inputs):
+    if params["layout"] != "gemm" or not np.isfinite(inputs["scales"]).all():
+        raise NotImplementedError(params["layout"])
+    if len(inputs["scales"]) != len(inputs["qzeros"]):
+        raise NotImplementedError("it checks no shapes")
+    words = (torch.from_numpy(inputs[n]) for n in ("qweight", "qzeros"))
+    codes, zeros = packing.reverse_awq_order(*packing.unpack_awq(*words, 4), 4)
+    if codes.shape != (params["in_features"], params["out_features"]):
+        raise ValueError("shape")
+    return {
+        "int_weight": (codes.T & 15).numpy().astype(np.uint8),
+        "zero_point": (zeros.T & 15).numpy().astype(np.uint8),
+        "scales": inputs["scales"].T,
+    }
+
+
+def dequantize_packed(params, inputs):
+    if params["layout"] != "gemm":
+        raise NotImplementedError(params["layout"])
+    qweight, qzeros, scales = (torch.from_numpy(inputs[n]) for n in ("qweight", "qzeros", "scales"))
+    weight = packing.dequantize_gemm(qweight, qzeros, scales.float(), 4, params["group_size"])
+    return {"weight": weight.T.numpy()}
+
+
+def quantize_linear(params, inputs):
+    """Its quantizer, wherever the published range is asked for or is the same, with scales as they are computed."""
+    weight = inputs["weight"]
+    size = weight.shape[1] if params["group_size"] == -1 else params["group_size"]
+    groups = weight.reshape(len(weight), -1, size)
+    straddles = (groups.min(axis=2) <= 0).all() and (groups.max(axis=2) >= 0).all()
+    same_range = params["range_rule"] == "minmax" or straddles
+    if (
+        not np.isfinite(weight).all()
+        or params["scale_dtype"] != "float32"
+        or "clip" in inputs
+        or not same_range
+        or params["symmetric"]
+    ):
+        raise NotImplementedError("scales in float32 alone, no clip")
+    quantizer = method_of(f"{FOLDER}/quantize/quantizer.py", "pseudo_quantize_tensor")
+    choices = types.SimpleNamespace(group_size=size, zero_point=True, w_bit=params["bits"])
+    rounded, scales, zeros = quantizer(choices, torch.from_numpy(weight))
+    steps = rounded.reshape(groups.shape) / scales[:, :, None]
+    codes = torch.round(steps + zeros[:, :, None]).reshape(weight.shape)
+    arrays = {"scales": scales, "zero_point": zeros.to(torch.uint8), "int_weight": codes.to(torch.uint8)}
+    return {name: array.numpy() for name, array in arrays.items()}
+
+
+OPS = {f.__name__: f for f in (pack, unpack, dequantize_packed, quantize_linear)}
+
+
+def answer(request):
+    if request["op"] not in OPS:
+        raise NotImplementedError(request["op"])
+    return OPS[request["op"]](request["params"], request["inputs"])
