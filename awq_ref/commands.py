@@ -169,6 +169,21 @@ def run_paper(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def run_convert(arguments: argparse.Namespace) -> int:
+    """Write a quantized checkpoint in another layout; say what became of the weights."""
+    from awq_ref.pipeline import convert_model
+
+    report = convert_model(
+        arguments.model,
+        arguments.out,
+        layout=arguments.layout,
+        allow_rounding=arguments.allow_rounding,
+        max_shard_bytes=arguments.max_shard_bytes,
+    )
+    print(report.text())
+    return 0
+
+
 def run_vectors(arguments: argparse.Namespace) -> int:
     """Copy golden vectors into a new folder."""
     from awq_ref.vectors import copy_vectors
