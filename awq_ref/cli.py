@@ -191,6 +191,9 @@ def _add_conform(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--xfail", type=Path, metavar="FILE", help="globs of ids that are known to fail")
     parser.add_argument("--report", choices=("junit", "tap", "json", "html"), help="on standard output")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="for a case; default: 10, 60 at L6")
+    parser.add_argument(
+        "--repeat", type=int, default=1, help="ask every case so often: state that is left shows"
+    )
     parser.add_argument("--vectors", type=Path, metavar="DIR", help="a folder of `vectors copy`")
 
 

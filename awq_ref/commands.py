@@ -206,9 +206,16 @@ def run_conform(arguments: argparse.Namespace) -> int:
     backend = (
         vectors.ProgramBackend(arguments.cmd) if arguments.cmd else vectors.ModuleBackend(arguments.python)
     )
-    outcomes = vectors.run_cases(backend, cases, xfail=xfail, timeout=arguments.timeout)
+    outcomes = vectors.run_cases(
+        backend, cases, xfail=xfail, timeout=arguments.timeout, repeat=arguments.repeat
+    )
     person = sys.stderr if arguments.report else sys.stdout
-    for text in (vectors.failures(outcomes), vectors.summary(backend.hello, outcomes)):
+    told = (
+        vectors.failures(outcomes),
+        vectors.stories(outcomes),
+        vectors.summary(backend.hello, outcomes),
+    )
+    for text in told:
         if text:
             print(text, end="\n\n", file=person)
     if arguments.report:

@@ -132,6 +132,21 @@ def test_cases_are_chosen_by_globs():
         Selection(skip=("*",)).of(CASES)
 
 
+def test_state_that_is_left_shows_when_a_case_is_asked_again(monkeypatch):
+    turns = []
+
+    def right_once(request):
+        turns.append(1)
+        return {"y": np.array([1, -2 if len(turns) == 1 else 0], dtype=np.int32)}
+
+    monkeypatch.setitem(sys.modules, "made_here", Module(right_once))
+    outcome = run_cases(ModuleBackend("made_here"), CASES[:1], repeat=3)[0]
+    assert outcome.status == "failed"
+    assert "turn 2" in outcome.message
+    with pytest.raises(RangeError, match="repeat"):
+        run_cases(ModuleBackend("made_here"), CASES[:1], repeat=0)
+
+
 class Module:
     """A module's answer, by what the test asks for."""
 
