@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import sys
 import warnings
 
@@ -17,6 +18,11 @@ PATIENCE = 60  # seconds that a loaded machine may take for a few hundred tokens
 PROMPT = "\r\n> "
 
 
+def heeds_interrupts():
+    """Undo what a shell does to programs that it starts in the background: they, and their children, ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Person:
     """Someone at a terminal, on which the chat runs."""
 
@@ -29,8 +35,9 @@ class Person:
             # Newer Pythons warn of a fork beside threads; the child becomes another program at once.
             warnings.simplefilter("ignore", DeprecationWarning)
             self.child = pexpect.spawn(
-                sys.executable, arguments, env=environment, cwd=folder, encoding="utf-8", timeout=PATIENCE
-            )
+                sys.executable, arguments, env=environment, cwd=folder, encoding="utf-8", timeout=PATIENCE,
+                preexec_fn=heeds_interrupts,
+            )  # fmt: skip
         self.end, self.late = pexpect.EOF, pexpect.TIMEOUT
         self.wait(r"/help lists the commands\.\r\n> ")
 

@@ -121,10 +121,13 @@ def test_errors_of_an_expert_that_no_token_reaches_are_not_listed(tmp_path, told
 
 
 def test_a_router_that_others_have_quantized_is_read(tmp_path):
-    """AutoAWQ quantizes Qwen3 MoE's."""
+    """AutoAWQ quantizes Qwen3 MoE's, and its config.json does not count them among what is left in float."""
     write_tiny_family(tmp_path / "model", "qwen3_moe")
     quantize(tmp_path / "model", tmp_path / "out", recipe="rtn", layout="pack-quantized")
     file, name = tmp_path / "out" / "model.safetensors", ROUTER["qwen3_moe"]
+    told = json.loads((tmp_path / "out" / "config.json").read_text(encoding="utf-8"))
+    told["quantization_config"]["ignore"].remove(name)
+    (tmp_path / "out" / "config.json").write_text(json.dumps(told), encoding="utf-8")
     before = awq_ref.load_model(tmp_path / "out")
     tensors = load_file(file)
     router = tensors.pop(f"{name}.weight").astype(np.float32)
