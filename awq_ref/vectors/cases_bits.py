@@ -182,6 +182,10 @@ def _invalid() -> Iterator[Case]:
     yield from _invalid_codes()
 
 
+def _fast_linear() -> Linear:
+    return draw_linear(Draws("invalid offset"), Shape(8, 128, group_size=64))
+
+
 def _invalid_codes() -> Iterator[Case]:
     linear = draw_linear(Draws("invalid codes"), Shape(8, 32, group_size=16))
     indexed = replace(linear, index=[i // 16 for i in range(32)])
@@ -207,6 +211,15 @@ def _invalid_codes() -> Iterator[Case]:
         "The zero point 16 in 4 bits.",
         SOURCE,
         ("BadCode",),
+    )
+    yield Case(
+        "L0/pack/gemv_fast-invalid-offset",
+        layout_params("gemv_fast", _fast_linear()),
+        _replaced(linear_inputs(_fast_linear()), "scales", np.full((8, 2), 60000.0, dtype=np.float16)),
+        {},
+        "The product of scale and zero point does not fit float16.",
+        SOURCE,
+        ("FloatZeros", "NotFinite"),
     )
     tensors = tensor_inputs(pack(indexed, "gptq"))
     index = tensors["g_idx"].copy()
