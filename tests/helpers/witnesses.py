@@ -9,6 +9,7 @@ provenance       records -> the page PROVENANCE.md
 import importlib.util
 import json
 from collections import Counter
+from functools import cache
 
 from helpers.source import ROOT
 
@@ -54,6 +55,7 @@ their literals, no witness that runs.
 """
 
 
+@cache  # a witness may put modules of its own in their place
 def importable():
     """Return the witnesses whose packages are here; AutoAWQ's needs torch beside its source."""
     found = [name for name, package in WITNESSES.items() if importlib.util.find_spec(package)]
