@@ -10,13 +10,14 @@ Source: docs/conformance.md#the-protocol.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from awq_ref.checks import require_between
 from awq_ref.errors import FormatError, RangeError
-from awq_ref.vectors.backends import Backend, BackendDiedError, StrayLineError
+from awq_ref.vectors.backends import END_SECONDS, Backend, BackendDiedError, StrayLineError
 from awq_ref.vectors.case import Case
 from awq_ref.vectors.compare import compare_outputs
 from awq_ref.vectors.protocol import BadAnswerError
@@ -111,13 +112,13 @@ class _Run:
 
     def __init__(self, backend: Backend, timeout: float | None, repeat: int) -> None:
         self._backend, self._timeout, self._repeat = backend, timeout, repeat
-        self._broken, self._failed_starts = False, 0
+        self.is_broken, self._failed_starts = False, 0
 
     def _seconds(self, case: Case) -> float:
         return self._timeout or (MODEL_SECONDS if case.level == "L6" else CASE_SECONDS)
 
     def _revive(self) -> None:
-        if not self._broken:
+        if not self.is_broken:
             return
         if self._failed_starts >= STARTS:
             raise BackendDiedError(f"the backend could not be started again {STARTS} times; given up")
@@ -126,7 +127,7 @@ class _Run:
         except BackendDiedError:
             self._failed_starts += 1
             raise
-        self._broken, self._failed_starts = False, 0
+        self.is_broken, self._failed_starts = False, 0
 
     def ask(self, case: Case) -> tuple[str, str, str | None]:
         """Return status, message, and the stray line that the case before this one left behind, if it did."""
@@ -137,11 +138,11 @@ class _Run:
                 return (*_judge(self._backend, case, self._seconds(case), self._repeat), stray)
             except StrayLineError as error:
                 stray = str(error)
-                self._broken = True
+                self.is_broken = True
                 self._revive()
                 return (*_judge(self._backend, case, self._seconds(case), self._repeat), stray)
         except (BackendDiedError, BadAnswerError, StrayLineError) as error:
-            self._broken = True
+            self.is_broken = True
             return FAILED, str(error), stray
 
 
@@ -170,7 +171,7 @@ def _outcomes(
         held = Outcome(case, status, message, time.perf_counter() - started)
     stray = None
     try:
-        backend.close()
+        backend.close(0.0 if run.is_broken else END_SECONDS)
     except StrayLineError as error:
         stray = str(error)
     if held is not None:
@@ -203,10 +204,15 @@ def run_cases(
     """
     require_between("conform", "repeat", repeat, 1, 1000)
     outcomes = []
-    for outcome in _outcomes(backend, cases, timeout, repeat):
-        outcomes.append(_with_xfail(outcome, xfail))
-        if watch is not None:
-            watch(outcomes[-1])
+    try:
+        for outcome in _outcomes(backend, cases, timeout, repeat):
+            outcomes.append(_with_xfail(outcome, xfail))
+            if watch is not None:
+                watch(outcomes[-1])
+    except BaseException:  # an interrupt, say: the program has a session of its own and would live on
+        with suppress(StrayLineError):
+            backend.close(0.0)
+        raise
     return outcomes
 
 

@@ -69,7 +69,7 @@ def known_failures(name):
 
 def run_witness(name):
     """Return name, version, passed cases by level and op, and what failed."""
-    backend = ModuleBackend(f"witnesses.{name}_witness")
+    backend = ModuleBackend(f"parity.witnesses.{name}_witness")
     outcomes = run_cases(backend, read_cases(), xfail=known_failures(name))
     passed = Counter(f"{o.case.level} {o.case.op}" for o in outcomes if o.status == "passed")
     bad = {o.case.id: o.message for o in outcomes if o.status in ("failed", "xpassed")}

@@ -26,7 +26,7 @@ def test_the_parity_environment_has_two_of_them():
 
 def marlin_is_where_the_page_says(group_size):
     """The functions of docs/layouts_of_others.md against AutoAWQ's own packer."""
-    importlib.import_module("witnesses.autoawq_witness")  # makes its modules importable
+    importlib.import_module("parity.witnesses.autoawq_witness")  # makes its modules importable
     theirs = importlib.import_module("awq.modules.linear.marlin")
     page = (ROOT / "docs" / "layouts_of_others.md").read_text(encoding="utf-8")
     names = {}
