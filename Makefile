@@ -39,7 +39,7 @@ witnesses: $(PARITY_VENV)/.parity ## hold other projects' code to the golden vec
 	@$(PARITY_VENV)/bin/python -m pip --disable-pip-version-check --quiet download --no-deps --dest $(PARITY_VENV)/src \
 	  autoawq==0.2.9
 	@tar -xzf $(PARITY_VENV)/src/autoawq-0.2.9.tar.gz -C $(PARITY_VENV)/src
-	PYTHONPATH=tests:tests/parity:$(PARITY_VENV)/src/autoawq-0.2.9 $(PARITY_VENV)/bin/python tools/write_witnesses.py
+	PYTHONPATH=tests:$(PARITY_VENV)/src/autoawq-0.2.9 $(PARITY_VENV)/bin/python tools/write_witnesses.py
 
 docs: $(VENV)/.test ## run every snippet of README.md and docs/
 	$(VENV)/bin/python tools/run_docs.py $(ARGS)

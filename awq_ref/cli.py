@@ -155,6 +155,21 @@ def _add_inspect(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
     errors.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here too")
 
 
+def _add_convert(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add_command(
+        parsers, "convert", commands.run_convert, "a quantized checkpoint in another layout"
+    )
+    parser.add_argument("model", help=f"quantized checkpoint folder, {ON_HUB}")
+    parser.add_argument("out", type=Path, help="folder to write; must not exist")
+    parser.add_argument("--layout", required=True, choices=LAYOUTS, help="the layout to write")
+    parser.add_argument(
+        "--allow-rounding", action="store_true", help="change weights that do not fit exactly"
+    )
+    parser.add_argument(
+        "--max-shard-bytes", type=int, default=5 * 10**9, help="size of a safetensors file at most"
+    )
+
+
 def _add_vectors(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _add_command(parsers, "vectors", commands.run_vectors, "golden vectors as plain files")
     parser.add_argument("action", choices=("copy",), help="copy: write them into a new folder")
@@ -176,6 +191,9 @@ def _add_conform(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--xfail", type=Path, metavar="FILE", help="globs of ids that are known to fail")
     parser.add_argument("--report", choices=("junit", "tap", "json", "html"), help="on standard output")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="for a case; default: 10, 60 at L6")
+    parser.add_argument(
+        "--repeat", type=int, default=1, help="ask every case so often: state that is left shows"
+    )
     parser.add_argument("--vectors", type=Path, metavar="DIR", help="a folder of `vectors copy`")
 
 
@@ -200,6 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_perplexity(parsers)
     _add_inspect(parsers)
     _add_paper(parsers)
+    _add_convert(parsers)
     _add_vectors(parsers)
     _add_conform(parsers)
     _add_explain_layout(parsers)

@@ -169,6 +169,21 @@ def run_paper(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def run_convert(arguments: argparse.Namespace) -> int:
+    """Write a quantized checkpoint in another layout; say what became of the weights."""
+    from awq_ref.pipeline import convert_model
+
+    report = convert_model(
+        arguments.model,
+        arguments.out,
+        layout=arguments.layout,
+        allow_rounding=arguments.allow_rounding,
+        max_shard_bytes=arguments.max_shard_bytes,
+    )
+    print(report.text())
+    return 0
+
+
 def run_vectors(arguments: argparse.Namespace) -> int:
     """Copy golden vectors into a new folder."""
     from awq_ref.vectors import copy_vectors
@@ -191,9 +206,16 @@ def run_conform(arguments: argparse.Namespace) -> int:
     backend = (
         vectors.ProgramBackend(arguments.cmd) if arguments.cmd else vectors.ModuleBackend(arguments.python)
     )
-    outcomes = vectors.run_cases(backend, cases, xfail=xfail, timeout=arguments.timeout)
+    outcomes = vectors.run_cases(
+        backend, cases, xfail=xfail, timeout=arguments.timeout, repeat=arguments.repeat
+    )
     person = sys.stderr if arguments.report else sys.stdout
-    for text in (vectors.failures(outcomes), vectors.summary(backend.hello, outcomes)):
+    told = (
+        vectors.failures(outcomes),
+        vectors.stories(outcomes),
+        vectors.summary(backend.hello, outcomes),
+    )
+    for text in told:
         if text:
             print(text, end="\n\n", file=person)
     if arguments.report:

@@ -1,6 +1,6 @@
 """Run every witness whose package is installed, keep its record, and write awq_ref/vectors/schema/PROVENANCE.md.
 
-PYTHONPATH=tests:tests/parity python tools/write_witnesses.py
+PYTHONPATH=tests python tools/write_witnesses.py
 """
 
 import json

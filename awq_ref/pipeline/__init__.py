@@ -5,6 +5,7 @@ model       Model
 texts       text and ids for calibration and evaluation
 calibrate   observe a model block by block
 quantize    quantize_model
+convert     a quantized folder in another layout
 chat, chat_format    a conversation: its turns, its text, its file
 describe    what a folder holds
 compare     what quantization did to every linear
@@ -12,6 +13,7 @@ outliers    the same function with large activations in a few channels
 """
 
 from awq_ref.pipeline.compare import compare_models
+from awq_ref.pipeline.convert import convert_model
 from awq_ref.pipeline.describe import describe_model, folder_bytes
 from awq_ref.pipeline.load import load_model
 from awq_ref.pipeline.model import Model
@@ -24,6 +26,7 @@ __all__ = [
     "ModelStatistics",
     "calibrate",
     "compare_models",
+    "convert_model",
     "describe_model",
     "evaluation_tokens",
     "folder_bytes",

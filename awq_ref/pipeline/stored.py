@@ -3,6 +3,7 @@
 open_quantization        what the checkpoint says about its weights, as a record
 is_float                 a linear is stored as floats (of 8 bits, too)
 read_weight, read_quantized_linear   a linear as floats, or as integers and their grid
+read_integers            a module of integers, by its own name
 read_rows                some rows of a float tensor
 read_norm, read_table    a norm; the embedding or the head as floats
 read_linear              a linear as the operator that multiplies by it
@@ -93,7 +94,7 @@ def _require_shape(
         )
 
 
-def _read_integers(checkpoint: Checkpoint, place: str, quantization: QuantizationConfig) -> QuantizedLinear:
+def read_integers(checkpoint: Checkpoint, place: str, quantization: QuantizationConfig) -> QuantizedLinear:
     """Read the integers of a module, scales in the dtype in which they are stored."""
     layout, spec = LAYOUTS[quantization.layout], quantization.spec_of(place)
     ends = (*layout.tensor_names(spec), *(e for e in layout.optional if f"{place}.{e}" in checkpoint))
@@ -111,7 +112,7 @@ def read_quantized_linear(
 ) -> QuantizedLinear:
     """Read one linear's integers, scales and zero points, without its bias; name is its whole name."""
     place, rows = stored_place(config, name)
-    linear = _read_integers(checkpoint, place, quantization)
+    linear = read_integers(checkpoint, place, quantization)
     if place == name:
         return linear
     fused = block_stored_shapes(config).items()
@@ -154,7 +155,7 @@ def read_table(
     """Read the embedding or the head as float32, dequantized where it is stored as integers."""
     if not isinstance(quantization, QuantizationConfig) or _stored_as_float(checkpoint, place):
         return _read_float(checkpoint, place, quantization)
-    linear = _read_integers(checkpoint, place, quantization)
+    linear = read_integers(checkpoint, place, quantization)
     _require_shape(checkpoint, place, linear, (config.vocab_size, config.embedding_width))
     return dequantize_linear(linear)
 

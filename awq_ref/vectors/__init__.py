@@ -3,7 +3,7 @@
 read_cases, copy_vectors        the shipped vectors, verified; some of them as plain files
 make_cases, files_of            the same computed anew from the oracles, and as bytes
 ProgramBackend, ModuleBackend   how a backend is asked
-Selection, run_cases, exit_code, summary, failures, REPORTS    a run, and what it says
+Selection, run_cases, exit_code, summary, failures, stories, REPORTS    a run, and what it says
 draw_layout                     the bits of a layout, drawn
 
 The oracles (`oracle_*.py`, `addresses.py`, `rounding.py`) import no other room: what is expected never comes from the
@@ -15,7 +15,7 @@ from awq_ref.vectors.case import LEVELS, Case, Expected
 from awq_ref.vectors.catalog import make_cases
 from awq_ref.vectors.draw import draw_layout
 from awq_ref.vectors.files import files_of
-from awq_ref.vectors.reports import REPORTS, failures, summary
+from awq_ref.vectors.reports import REPORTS, failures, stories, summary
 from awq_ref.vectors.runner import Outcome, Selection, exit_code, read_xfail, run_cases
 from awq_ref.vectors.store import copy_vectors, read_cases
 
@@ -37,5 +37,6 @@ __all__ = [
     "read_cases",
     "read_xfail",
     "run_cases",
+    "stories",
     "summary",
 ]

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from awq_ref.checks import require_finite
 from awq_ref.dtypes import F32, AnyArray, AnyFloat
 from awq_ref.errors import FormatError, UnsupportedError
 from awq_ref.matmul import to_operator
@@ -30,9 +31,17 @@ Arrays: TypeAlias = Mapping[str, AnyArray]
 Outputs: TypeAlias = dict[str, AnyArray]
 
 
+def _require_finite(inputs: Arrays) -> None:
+    """Refuse NaN and infinity in floats: the decoder itself does not look at every activation."""
+    for name in ("x", "bias", "scales", "offset"):
+        if name in inputs:
+            require_finite("request", name, inputs[name])
+
+
 def _linear(params: Params, inputs: Arrays) -> QuantizedLinear:
     """Return the linear of a request: integers, scales, zero points or offsets, groups of any columns."""
     codes, scales = inputs["int_weight"], inputs["scales"]
+    _require_finite({name: inputs[name] for name in ("scales", "offset") if name in inputs})
     spec = QuantSpec(
         params["bits"], params["group_size"], params.get("symmetric", False), scale_dtype=scale_dtype(scales)
     )
@@ -114,6 +123,7 @@ def _quantize_linear(params: Params, inputs: Arrays) -> Outputs:
 
 def _multiplied(linear: QuantizedLinear, inputs: Arrays) -> Outputs:
     """Multiply as the decoder does, packed; what no packed product takes becomes codes or floats by itself."""
+    _require_finite(inputs)
     y: AnyFloat = to_operator(linear, "packed")(inputs["x"].astype(np.float32))
     return {"y": y + inputs["bias"] if "bias" in inputs else y}
 
@@ -123,18 +133,20 @@ def _activation_codes(x: F32, group: int) -> tuple[AnyArray, F32]:
     groups = x.reshape(len(x), -1, group)
     scales = (np.abs(groups).max(axis=2) / np.float32(127)).astype(np.float32)
     divisor = np.where(scales == 0, np.float32(1), scales)
-    codes = np.rint(groups / divisor[:, :, None])
+    codes = np.clip(np.rint(groups / divisor[:, :, None]), -127, 127)
     codes[scales == 0] = 0
     return codes.astype(np.int8), scales
 
 
 def _quantize_activations(params: Params, inputs: Arrays) -> Outputs:
+    _require_finite(inputs)
     codes, scales = _activation_codes(inputs["x"], params["act_group_size"])
     return {"act_codes": codes.reshape(inputs["x"].shape), "act_scales": scales}
 
 
 def _matmul_w4a8(params: Params, inputs: Arrays) -> Outputs:
     """Integer products of whole groups, then scales: the package's decoder has no such path of its own."""
+    _require_finite(inputs)
     codes, act_scales = _activation_codes(inputs["x"], params["act_group_size"])
     n_tokens, n, size = codes.shape
     linear = _linear(params, inputs)

@@ -62,8 +62,8 @@ class Backend(Protocol):
     def restart(self) -> None:
         """Begin anew after a failure; BackendDiedError if it does not come up."""
 
-    def close(self) -> None:
-        """End it; StrayLineError if it had more to say."""
+    def close(self, seconds: float = END_SECONDS) -> None:
+        """End it, after so long at most; StrayLineError if it had more to say."""
 
 
 class ProgramBackend:
@@ -159,12 +159,13 @@ class ProgramBackend:
         except (BadAnswerError, UnusableError) as error:
             raise BackendDiedError(f"it could not be started again: {error}") from None
 
-    def close(self) -> None:
+    def close(self, seconds: float = END_SECONDS) -> None:
         """Close its input and wait for its end."""
-        assert self._process is not None
+        if self._process is None:  # it could not be started again
+            return
         self._requests.put(None)
         try:
-            self._process.wait(timeout=END_SECONDS)
+            self._process.wait(timeout=seconds)
             self._threads[0].join(timeout=1.0)
         except subprocess.TimeoutExpired:
             pass
@@ -267,5 +268,5 @@ class ModuleBackend:
     def restart(self) -> None:
         """Nothing to do: a module has no life of its own."""
 
-    def close(self) -> None:
+    def close(self, seconds: float = END_SECONDS) -> None:
         """Nothing to do."""

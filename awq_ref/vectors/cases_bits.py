@@ -178,48 +178,44 @@ def _invalid() -> Iterator[Case]:
             ),
         ]
         for name, inputs, comment, flag in rows:
-            yield Case(f"L0/unpack/{layout}-invalid-{name}", params, inputs, {}, comment, SOURCE, (flag,))
-    yield from _invalid_codes()
+            yield _refused(f"unpack/{layout}-invalid-{name}", params, inputs, comment, flag)
+
+
+def _refused(
+    name: str, params: dict[str, Any], inputs: dict[str, AnyArray], comment: str, *flags: str
+) -> Case:
+    """Return a case whose inputs must be refused."""
+    return Case(f"L0/{name}", params, inputs, {}, comment, SOURCE, flags)
 
 
 def _invalid_codes() -> Iterator[Case]:
     linear = draw_linear(Draws("invalid codes"), Shape(8, 32, group_size=16))
-    indexed = replace(linear, index=[i // 16 for i in range(32)])
     inputs, params = linear_inputs(linear), layout_params("gemm", linear)
-    codes = inputs["int_weight"].copy()
-    codes[3, 5] = 16
-    yield Case(
-        "L0/pack/gemm-invalid-code",
-        params,
-        _replaced(inputs, "int_weight", codes),
-        {},
-        "The code 16 in 4 bits.",
-        SOURCE,
-        ("BadCode",),
-    )
-    zeros = inputs["zero_point"].copy()
-    zeros[2, 1] = 16
-    yield Case(
-        "L0/pack/gemm-invalid-zero",
-        params,
-        _replaced(inputs, "zero_point", zeros),
-        {},
-        "The zero point 16 in 4 bits.",
-        SOURCE,
-        ("BadCode",),
-    )
-    tensors = tensor_inputs(pack(indexed, "gptq"))
+    codes, zeros = inputs["int_weight"].copy(), inputs["zero_point"].copy()
+    codes[3, 5], zeros[2, 1] = 16, 16
+    broken = _replaced(inputs, "int_weight", codes)
+    yield _refused("pack/gemm-invalid-code", params, broken, "The code 16 in 4 bits.", "BadCode")
+    broken = _replaced(inputs, "zero_point", zeros)
+    yield _refused("pack/gemm-invalid-zero", params, broken, "The zero point 16 in 4 bits.", "BadCode")
+
+
+def _invalid_offset() -> Case:
+    linear = draw_linear(Draws("invalid offset"), Shape(8, 128, group_size=64))
+    large = np.full((8, 2), 60000.0, dtype=np.float16)
+    inputs = _replaced(linear_inputs(linear), "scales", large)
+    comment = "The product of scale and zero point does not fit float16."
+    params = layout_params("gemv_fast", linear)
+    return _refused("pack/gemv_fast-invalid-offset", params, inputs, comment, "FloatZeros", "NotFinite")
+
+
+def _invalid_index() -> Case:
+    linear = draw_linear(Draws("invalid codes"), Shape(8, 32, group_size=16))
+    tensors = tensor_inputs(pack(replace(linear, index=[i // 16 for i in range(32)]), "gptq"))
     index = tensors["g_idx"].copy()
     index[7] = 2
-    yield Case(
-        "L0/unpack/gptq-invalid-index",
-        layout_params("gptq", linear),
-        _replaced(tensors, "g_idx", index),
-        {},
-        "The group 2, of two groups.",
-        SOURCE,
-        ("GroupIndex", "BadShape"),
-    )
+    inputs, params = _replaced(tensors, "g_idx", index), layout_params("gptq", linear)
+    comment = "The group 2, of two groups."
+    return _refused("unpack/gptq-invalid-index", params, inputs, comment, "GroupIndex", "BadShape")
 
 
 def bit_cases() -> Iterator[Case]:
@@ -230,3 +226,6 @@ def bit_cases() -> Iterator[Case]:
         yield _random_words(layout)
     yield from _borrow()
     yield from _invalid()
+    yield from _invalid_codes()
+    yield _invalid_offset()
+    yield _invalid_index()

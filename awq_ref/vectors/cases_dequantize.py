@@ -110,6 +110,19 @@ def _packed(layout: str, shape: Shape) -> Case:
     return Case(name, params, tensor_inputs(pack(linear, layout)), outputs, comment, SOURCE, flags)
 
 
+def _invalid() -> Iterator[Case]:
+    """Yield inputs that must be refused."""
+    linear = draw_linear(Draws("dequantize invalid"), Shape(3, 16, group_size=8))
+    rows = (("code", "int_weight", 16, "BadCode"), ("zero", "zero_point", 16, "BadCode"))
+    for name, array, value, flag in (*rows, ("nan-scale", "scales", float("nan"), "NotFinite")):
+        inputs = linear_inputs(linear)
+        inputs[array] = inputs[array].copy()
+        inputs[array][1, 1] = value
+        params = _params(linear, "float32")
+        comment = f"One element of {array} is {value}."
+        yield Case(f"L1/dequantize/invalid-{name}", params, inputs, {}, comment, SOURCE, (flag,))
+
+
 def dequantize_cases() -> Iterator[Case]:
     """Yield every case of level 1."""
     for name, shape, dtype, flags in SHAPES:
@@ -138,3 +151,4 @@ def dequantize_cases() -> Iterator[Case]:
     yield _special("largest-scale", [65504.0, 4096.0], "float32", ("Basic",), "The largest scale of float16.")
     for row in PACKED:
         yield _packed(*row)
+    yield from _invalid()

@@ -152,6 +152,38 @@ def _activation_cases() -> Iterator[Case]:
     )
 
 
+def _subnormal_activations() -> Case:
+    """Return activations so small that their scale is the smallest float32, and a quotient leaves int8."""
+    x = [[190 * 2.0**-149, -190 * 2.0**-149, 100 * 2.0**-149, 0.0]]
+    codes, scales, _ = activation_codes(x, 4)
+    return Case(
+        "L3/quantize_activations/subnormal",
+        {"act_group_size": 4},
+        {"x": np.array(x, dtype=np.float32)},
+        {"act_codes": exact(codes, "int8"), "act_scales": exact(scales, "float32")},
+        "190 / 127 is stored as 1, so 190 would be a code; it is held to 127.",
+        SOURCE,
+        ("ActivationGroups", "ScaleSubnormal"),
+    )
+
+
+def _invalid() -> Iterator[Case]:
+    """Yield inputs that must be refused."""
+    linear = draw_linear(Draws("matmul invalid"), Shape(4, 32))
+    x, bias = np.ones((2, 32), dtype=np.float32), np.zeros(4, dtype=np.float32)
+    for name, array, value in (("nan-x", "x", np.nan), ("inf-x", "x", np.inf), ("nan-bias", "bias", np.nan)):
+        inputs = {"x": x, **linear_inputs(linear), "bias": bias}
+        inputs[array] = inputs[array].copy()
+        inputs[array].reshape(-1)[3] = value
+        params = {"bits": 4, "group_size": 32, "precision": "float32"}
+        comment = f"One element of {array} is {value}."
+        yield Case(f"L3/matmul/invalid-{name}", params, inputs, {}, comment, SOURCE, ("NotFinite",))
+    broken = x.copy()
+    broken[1, 30] = np.nan
+    name, comment = "L3/quantize_activations/invalid-nan", "A NaN has no code."
+    yield Case(name, {"act_group_size": 16}, {"x": broken}, {}, comment, SOURCE, ("NotFinite",))
+
+
 def _w4a8_cases() -> Iterator[Case]:
     rows = (
         ("tinychat", 2, Shape(8, 128, group_size=32, symmetric=True), 32),
@@ -178,4 +210,6 @@ def matmul_cases() -> Iterator[Case]:
     for row in PACKED:
         yield _packed_case(*row)
     yield from _activation_cases()
+    yield _subnormal_activations()
     yield from _w4a8_cases()
+    yield from _invalid()

@@ -3,6 +3,7 @@
 model_cases   all cases of the level
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -220,7 +221,7 @@ def draw_layer(
     """Return a random block; its arrays join the inputs of a case, as integers if there is a group size."""
     linears = {}
     for name, (n_out, n_in) in linear_shapes(sizes).items():
-        rows = draws.floats(n_out, n_in, 1.2 / n_in**0.5)
+        rows = draws.floats(n_out, n_in, 1.2 / math.sqrt(n_in))
         if group_size is None:
             inputs[prefix + name] = array32(rows)
             linears[name] = float_weights(rows)

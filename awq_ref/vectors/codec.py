@@ -9,6 +9,7 @@
 Source: docs/conformance.md#the-protocol.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,11 +61,11 @@ def read_header(record: Any, who: str) -> tuple[str, tuple[int, ...]]:
             f"{who}: must be an object with dtype, shape and data; got {type(record).__name__}."
         )
     dtype, shape = record.get("dtype"), record.get("shape")
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise FormatError(f"{who}: dtype must be one of {', '.join(DTYPES)}; got {dtype!r}.")
     if not isinstance(shape, list) or any(type(size) is not int or size < 0 for size in shape):
         raise FormatError(f"{who}: shape must be a list of integers >= 0; got {shape!r}.")
-    return str(dtype), tuple(shape)
+    return dtype, tuple(shape)
 
 
 def decode_array(record: Any, who: str = "decode_array") -> AnyArray:
@@ -86,7 +87,7 @@ def decode_array(record: Any, who: str = "decode_array") -> AnyArray:
         data = bytes.fromhex(text)
     except (TypeError, ValueError):
         raise FormatError(f"{who}: data must be hexadecimal digits; got {str(text)[:40]!r}.") from None
-    wanted = np.dtype(DTYPES[dtype]).itemsize * int(np.prod(shape, dtype=np.int64))
+    wanted = np.dtype(DTYPES[dtype]).itemsize * math.prod(shape)
     if len(data) != wanted:
         raise FormatError(f"{who}: {dtype} {list(shape)} must have {wanted} bytes; got {len(data)}.")
     return from_bytes(data, dtype, shape)

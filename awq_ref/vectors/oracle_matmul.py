@@ -93,7 +93,7 @@ def activation_codes(x: Table, size: int) -> tuple[Codes, Table, Fraction]:
             group = [Fraction(value) for value in row[start : start + size]]
             scale = fl32(max(map(abs, group)) / 127)
             quotients = [fl32(value / scale) if scale else Fraction(0) for value in group]
-            row_codes += [rint(quotient) for quotient in quotients]
+            row_codes += [max(-127, min(127, rint(quotient))) for quotient in quotients]
             row_scales.append(float(scale))
             nearest = min([nearest, *(abs(q - math.floor(q) - Fraction(1, 2)) for q in quotients)])
         codes.append(row_codes)

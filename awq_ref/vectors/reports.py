@@ -2,6 +2,7 @@
 
     summary    a table: levels by what became of their cases
     failures   a line for each failed case
+    stories    the bugs that such cases are known to catch
     REPORTS    name -> function: junit, tap, json, html
 
 All are functions (hello, outcomes) -> text.
@@ -15,11 +16,13 @@ from xml.sax.saxutils import escape, quoteattr
 
 from awq_ref.vectors.case import LEVELS
 from awq_ref.vectors.files import VERSION
+from awq_ref.vectors.flags import FLAGS
 from awq_ref.vectors.protocol import Hello
 from awq_ref.vectors.runner import FAILED, PASSED, UNSUPPORTED, XFAILED, XPASSED, Outcome
 
 STATUSES = (PASSED, FAILED, XFAILED, XPASSED, UNSUPPORTED)
 BAD = (FAILED, XPASSED)
+STORIES = 6  # of flags that are told after a run
 
 
 def _counts(outcomes: Sequence[Outcome]) -> list[tuple[str, str, Counter[str]]]:
@@ -50,6 +53,15 @@ def summary(hello: Hello, outcomes: Sequence[Outcome]) -> str:
     if first is not None:
         lines.append(f"The first level with a failure is {first}: look there first, the others stand on it.")
     return "\n".join(lines)
+
+
+def stories(outcomes: Sequence[Outcome]) -> str:
+    """Return what is known of the bugs that the failed cases catch, the most frequent first."""
+    flags = Counter(flag for outcome in outcomes if outcome.status in BAD for flag in outcome.case.flags)
+    told = [(flag, FLAGS[flag]) for flag, _ in flags.most_common(STORIES) if flag in FLAGS]
+    return "\n".join(
+        ["What such failures have been:", *(f"  {flag}: {text}" for flag, text in told)] if told else []
+    )
 
 
 def failures(outcomes: Sequence[Outcome]) -> str:

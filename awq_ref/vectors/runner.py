@@ -10,12 +10,14 @@ Source: docs/conformance.md#the-protocol.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from awq_ref.checks import require_between
 from awq_ref.errors import FormatError, RangeError
-from awq_ref.vectors.backends import Backend, BackendDiedError, StrayLineError
+from awq_ref.vectors.backends import END_SECONDS, Backend, BackendDiedError, StrayLineError
 from awq_ref.vectors.case import Case
 from awq_ref.vectors.compare import compare_outputs
 from awq_ref.vectors.protocol import BadAnswerError
@@ -80,7 +82,16 @@ def read_xfail(path: Path) -> tuple[str, ...]:
     return tuple(pattern for pattern in patterns if pattern)
 
 
-def _judge(backend: Backend, case: Case, seconds: float) -> tuple[str, str]:
+def _judge(backend: Backend, case: Case, seconds: float, repeat: int) -> tuple[str, str]:
+    """Return status and message of several answers to one case: those of the first that is not right."""
+    for turn in range(repeat):
+        status, message = _judge_once(backend, case, seconds)
+        if status != PASSED:
+            return status, message if turn == 0 else f"{message} (asked again, turn {turn + 1})"
+    return PASSED, ""
+
+
+def _judge_once(backend: Backend, case: Case, seconds: float) -> tuple[str, str]:
     """Return status and message of one answer; what is no answer is raised."""
     answer = backend.ask(case, seconds)
     if answer.status == UNSUPPORTED:
@@ -99,15 +110,15 @@ def _judge(backend: Backend, case: Case, seconds: float) -> tuple[str, str]:
 class _Run:
     """One run: knows whether the backend must be started again."""
 
-    def __init__(self, backend: Backend, timeout: float | None) -> None:
-        self._backend, self._timeout = backend, timeout
-        self._broken, self._failed_starts = False, 0
+    def __init__(self, backend: Backend, timeout: float | None, repeat: int) -> None:
+        self._backend, self._timeout, self._repeat = backend, timeout, repeat
+        self.is_broken, self._failed_starts = False, 0
 
     def _seconds(self, case: Case) -> float:
         return self._timeout or (MODEL_SECONDS if case.level == "L6" else CASE_SECONDS)
 
     def _revive(self) -> None:
-        if not self._broken:
+        if not self.is_broken:
             return
         if self._failed_starts >= STARTS:
             raise BackendDiedError(f"the backend could not be started again {STARTS} times; given up")
@@ -116,7 +127,7 @@ class _Run:
         except BackendDiedError:
             self._failed_starts += 1
             raise
-        self._broken, self._failed_starts = False, 0
+        self.is_broken, self._failed_starts = False, 0
 
     def ask(self, case: Case) -> tuple[str, str, str | None]:
         """Return status, message, and the stray line that the case before this one left behind, if it did."""
@@ -124,14 +135,14 @@ class _Run:
         try:
             self._revive()
             try:
-                return (*_judge(self._backend, case, self._seconds(case)), stray)
+                return (*_judge(self._backend, case, self._seconds(case), self._repeat), stray)
             except StrayLineError as error:
                 stray = str(error)
-                self._broken = True
+                self.is_broken = True
                 self._revive()
-                return (*_judge(self._backend, case, self._seconds(case)), stray)
+                return (*_judge(self._backend, case, self._seconds(case), self._repeat), stray)
         except (BackendDiedError, BadAnswerError, StrayLineError) as error:
-            self._broken = True
+            self.is_broken = True
             return FAILED, str(error), stray
 
 
@@ -143,9 +154,11 @@ def _with_xfail(outcome: Outcome, xfail: Sequence[str]) -> Outcome:
     return replace(outcome, status=XPASSED, message="passed, though --xfail lists it: remove the line")
 
 
-def _outcomes(backend: Backend, cases: Sequence[Case], timeout: float | None) -> Iterator[Outcome]:
+def _outcomes(
+    backend: Backend, cases: Sequence[Case], timeout: float | None, repeat: int
+) -> Iterator[Outcome]:
     """Yield an outcome per case, each held back until it is known that no stray line follows."""
-    run, held = _Run(backend, timeout), None
+    run, held = _Run(backend, timeout, repeat), None
     for case in cases:
         lacking = backend.hello.lacks(case)
         if lacking:
@@ -158,7 +171,7 @@ def _outcomes(backend: Backend, cases: Sequence[Case], timeout: float | None) ->
         held = Outcome(case, status, message, time.perf_counter() - started)
     stray = None
     try:
-        backend.close()
+        backend.close(0.0 if run.is_broken else END_SECONDS)
     except StrayLineError as error:
         stray = str(error)
     if held is not None:
@@ -171,6 +184,7 @@ def run_cases(
     *,
     xfail: Sequence[str] = (),
     timeout: float | None = None,
+    repeat: int = 1,
     watch: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
     """Ask every case and return what became of it.
@@ -183,14 +197,22 @@ def run_cases(
         Globs of ids that are known to fail.
     timeout : float or None
         Seconds for each case; None: 10, and 60 at level L6.
+    repeat : int
+        How often every case is asked: a backend that keeps state between answers may be right only once.
     watch : callable or None
         Is told every outcome as it comes.
     """
+    require_between("conform", "repeat", repeat, 1, 1000)
     outcomes = []
-    for outcome in _outcomes(backend, cases, timeout):
-        outcomes.append(_with_xfail(outcome, xfail))
-        if watch is not None:
-            watch(outcomes[-1])
+    try:
+        for outcome in _outcomes(backend, cases, timeout, repeat):
+            outcomes.append(_with_xfail(outcome, xfail))
+            if watch is not None:
+                watch(outcomes[-1])
+    except BaseException:  # an interrupt, say: the program has a session of its own and would live on
+        with suppress(StrayLineError):
+            backend.close(0.0)
+        raise
     return outcomes
 
 

@@ -31,6 +31,10 @@ def misbehave(behaviour):
     elif behaviour == "exit-after":
         say(GOOD)
         sys.exit(0)
+    elif behaviour == "binary":
+        os.write(1, bytes(range(128, 256)) + b"\n")
+    elif behaviour == "nested":
+        print("[" * 100_000, flush=True)
     elif behaviour == "closed":
         os.close(1)
         time.sleep(60)
@@ -72,6 +76,8 @@ def main(behaviour):
         request = json.loads(line)
         if request["op"] == "hello":
             say(HELLOS.get(behaviour, hello))
+            if behaviour == "deaf":  # it reads nothing more
+                time.sleep(60)
         elif request["id"].endswith("/bad"):
             misbehave(behaviour)
         else:

@@ -9,6 +9,7 @@ provenance       records -> the page PROVENANCE.md
 import importlib.util
 import json
 from collections import Counter
+from functools import cache
 
 from helpers.source import ROOT
 
@@ -54,6 +55,7 @@ their literals, no witness that runs.
 """
 
 
+@cache  # a witness may put modules of its own in their place
 def importable():
     """Return the witnesses whose packages are here; AutoAWQ's needs torch beside its source."""
     found = [name for name, package in WITNESSES.items() if importlib.util.find_spec(package)]
@@ -67,7 +69,7 @@ def known_failures(name):
 
 def run_witness(name):
     """Return name, version, passed cases by level and op, and what failed."""
-    backend = ModuleBackend(f"witnesses.{name}_witness")
+    backend = ModuleBackend(f"parity.witnesses.{name}_witness")
     outcomes = run_cases(backend, read_cases(), xfail=known_failures(name))
     passed = Counter(f"{o.case.level} {o.case.op}" for o in outcomes if o.status == "passed")
     bad = {o.case.id: o.message for o in outcomes if o.status in ("failed", "xpassed")}

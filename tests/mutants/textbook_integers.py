@@ -98,7 +98,8 @@ class Integers:
     # ---- L0 ----
 
     def offset_of(self, scales, zeros):
-        return -(scales.astype(np.float32) * zeros).astype(scales.dtype)
+        with np.errstate(over="ignore"):
+            return -(scales.astype(np.float32) * zeros).astype(scales.dtype)
 
     def group(self, params, inputs):
         return inputs if params["group_size"] == -1 else params["group_size"]
@@ -119,6 +120,8 @@ class Integers:
         offset = inputs.get("offset")
         if layout in OFFSETS and offset is None:
             offset = self.offset_of(scales, zeros)
+            if not np.isfinite(offset).all():
+                raise ValueError("offset")
         if layout == "gemm":
             tensors = {
                 "qweight": self.to_stream(self.eights_in_order(codes.T), 4),

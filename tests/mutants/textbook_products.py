@@ -25,7 +25,15 @@ class Products(Integers):
             return (codes * delta + inputs["offset"].astype(F32)[:, index]).astype(dtype)
         return (self.steps(codes, inputs["zero_point"][:, index]) * delta).astype(dtype)
 
+    def check(self, params, inputs):
+        if "int_weight" in inputs:
+            self.check_linear(params, inputs)
+        for name in ("x", "bias", "scales", "offset"):
+            if name in inputs and not np.isfinite(inputs[name]).all():
+                raise ValueError(name)
+
     def op_dequantize(self, params, inputs):
+        self.check(params, inputs)
         return {"weight": self.weight(inputs, params["weight_dtype"])}
 
     def op_dequantize_packed(self, params, inputs):
@@ -125,6 +133,7 @@ class Products(Integers):
         return x.astype(F32) @ weight.T
 
     def op_matmul(self, params, inputs):
+        self.check(params, inputs)
         y = self.product(inputs["x"], self.weight(inputs))
         return {"y": self.with_bias(y, inputs)}
 
@@ -144,6 +153,7 @@ class Products(Integers):
         return np.clip(self.round(groups / safe), -127, 127).astype(np.int8), scales
 
     def op_quantize_activations(self, params, inputs):
+        self.check(params, inputs)
         codes, scales = self.act_codes(inputs["x"], params["act_group_size"])
         return {"act_codes": codes.reshape(inputs["x"].shape), "act_scales": scales}
 

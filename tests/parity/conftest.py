@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+collect_ignore = ["witnesses"]  # backends, imported by test_witnesses.py where their packages are installed
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from awq_ref.errors import RangeError
-from awq_ref.vectors import REPORTS, Outcome, draw_layout, failures, summary
+from awq_ref.vectors import REPORTS, Outcome, draw_layout, failures, stories, summary
 from awq_ref.vectors.addresses import PLACES
 from awq_ref.vectors.case import Case, exact
 from awq_ref.vectors.protocol import Hello
@@ -86,6 +86,11 @@ def test_failures_name_the_case_and_what_it_catches():
         'FAILED L0/pack/b [Basic]: expected 1, got "2" \x00',
         "XPASSED L0/pack/e [Basic]: remove",
     ]
+
+
+def test_the_stories_of_failed_cases_are_told():
+    assert stories(OUTCOMES).splitlines()[1].startswith("  Basic: The plain case")
+    assert stories(OUTCOMES[:1]) == ""
 
 
 def test_junit_is_xml_that_counts():

@@ -121,7 +121,9 @@ def test_arrays_survive_json():
     [
         ([], "must be an object"),
         ({"dtype": "complex64", "shape": [1], "data": "00"}, "dtype"),
+        ({"dtype": ["uint8"], "shape": [1], "data": "00"}, "dtype"),
         ({"dtype": "uint8", "shape": [-1], "data": "00"}, "shape"),
+        ({"dtype": "uint8", "shape": [2**32, 2**32], "data": ""}, "bytes; got 0"),
         ({"dtype": "uint8", "shape": [True], "data": "00"}, "shape"),
         ({"dtype": "uint8", "shape": [2], "data": "0"}, "hexadecimal"),
         ({"dtype": "uint8", "shape": [2], "data": None}, "hexadecimal"),

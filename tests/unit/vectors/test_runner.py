@@ -42,6 +42,8 @@ def run(behaviour, cases=CASES, **options):
         ("garbage", "stray print"),
         ("stray", "no request asked for"),
         ("chatty", "stray print"),
+        ("binary", "no JSON"),
+        ("nested", "no JSON"),
         ("closed", "closed its standard output"),
         ("wrong-shape", r"shape must be \[2\]; got \[1\]"),
         ("wrong-dtype", "dtype must be int32; got uint32"),
@@ -75,10 +77,28 @@ def test_a_hang_is_ended_after_the_time_limit():
     assert "no answer within 0.5 s" in outcomes[1].message
 
 
+def test_a_program_that_does_not_read_is_ended_too():
+    large = replace(CASES[0], inputs={"x": np.zeros(2**17, dtype=np.float32)})  # more than a pipe holds
+    outcomes = run("deaf", [large, large], timeout=0.5)
+    assert [outcome.status for outcome in outcomes] == ["failed", "failed"]
+    assert "no answer within" in outcomes[1].message
+
+
 def test_a_program_that_ends_after_its_answer_fails_the_next_case():
     outcomes = run("exit-after")
     assert [outcome.status for outcome in outcomes] == ["passed", "passed", "failed"]
     assert "exit code 0" in outcomes[2].message
+
+
+def test_an_interrupt_ends_the_program():
+    def stop(outcome):
+        raise KeyboardInterrupt
+
+    backend = toy("hang")
+    process = backend._process
+    with pytest.raises(KeyboardInterrupt):
+        run_cases(backend, CASES, watch=stop, timeout=0.5)
+    assert process.returncode is not None
 
 
 def test_unsupported_is_no_failure():
@@ -130,6 +150,21 @@ def test_cases_are_chosen_by_globs():
         Selection(skip=("L9*",)).of(CASES)
     with pytest.raises(RangeError, match="at least one case"):
         Selection(skip=("*",)).of(CASES)
+
+
+def test_state_that_is_left_shows_when_a_case_is_asked_again(monkeypatch):
+    turns = []
+
+    def right_once(request):
+        turns.append(1)
+        return {"y": np.array([1, -2 if len(turns) == 1 else 0], dtype=np.int32)}
+
+    monkeypatch.setitem(sys.modules, "made_here", Module(right_once))
+    outcome = run_cases(ModuleBackend("made_here"), CASES[:1], repeat=3)[0]
+    assert outcome.status == "failed"
+    assert "turn 2" in outcome.message
+    with pytest.raises(RangeError, match="repeat"):
+        run_cases(ModuleBackend("made_here"), CASES[:1], repeat=0)
 
 
 class Module:
