@@ -194,5 +194,5 @@ EXPERIMENT = Experiment(
     table=table,
     plot=plot,
     takes=("model", "outliers", "bits", "group_size", "seeds", "samples", "seq_len", "tokens"),
-    defaults=Options(bits=(3,), group_size=(128,), seeds=2, samples=16, tokens=8192),
+    defaults=Options(bits=(3,), group_size=(128,), seeds=2, samples=16, tokens=4096),
 )

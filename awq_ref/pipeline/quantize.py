@@ -155,7 +155,7 @@ def _quantize_block(job: _Job, found: ObservedBlock, writer: ShardWriter) -> Lay
         with located(f"{prefix}{', '.join(names)}"):
             drift = None
             if streams and site in shared:
-                drift = streams.drift([shared[site]], result.folds[names[0]].columns)
+                drift = streams.drift(shared[site], result.folds[names[0]].columns)
             rounded = round_site(
                 {name: weights[name] for name in names}, result.folds, known.get(site),
                 spec=job.spec, rounding=job.recipe.rounding if site in known else Rounding(), drift=drift,

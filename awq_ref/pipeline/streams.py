@@ -28,7 +28,7 @@ from awq_ref.model.family import Place
 from awq_ref.pipeline.observation import ObservedBlock, batches
 from awq_ref.pipeline.plans import layer_plan
 from awq_ref.quantize import dequantize_linear
-from awq_ref.search import BlockResult, LinearFold, Recipe, routed_sites, site_inputs
+from awq_ref.search import BlockResult, LinearFold, Recipe
 from awq_ref.spec import LinearOperator, QuantizedLinear
 
 ATTENTION = "self_attn."  # what the names of the attention's linears begin with; the others are the MLP's
@@ -180,11 +180,11 @@ def open_streams(
     return streams
 
 
-def shared_sites(found: ObservedBlock, config: ModelConfig) -> dict[str, str]:
-    """Return site -> a linear that reads all of it, of the sites that the same tokens reach in both streams.
+def shared_sites(found: ObservedBlock, config: ModelConfig) -> dict[str, tuple[str, ...]]:
+    """Return site -> linears that read all of it, of the sites that the same tokens reach in both streams.
 
     Which tokens an expert gets may differ: its own site has the statistics of the float model. Nothing for a block
     without streams.
     """
     plan = () if found.streams is None else layer_plan(config, found.layer)
-    return {site: name for site, name in site_inputs(plan).items() if site not in routed_sites(plan)}
+    return {group.site: group.followers or group.consumers for group in plan if not group.routed}
