@@ -119,5 +119,5 @@ EXPERIMENT = Experiment(
     table=table,
     plot=plot,
     takes=("model", "outliers", "bits", "group_size", "recipes", "seeds", "samples", "seq_len", "tokens"),
-    defaults=Options(bits=(4, 3, 2), group_size=(128, 64), samples=64, tokens=8192),
+    defaults=Options(bits=(4, 3, 2), group_size=(128, 64), samples=32, tokens=8192),
 )
