@@ -165,7 +165,7 @@ def _quantize_block(job: _Job, found: ObservedBlock, writer: ShardWriter) -> Lay
         _write_linears(job, writer, prefix, rounded.linears, result.folds)
         if site in reports:
             reports[site] = replace(reports[site], loss_rounded=rounded.loss, damping=rounded.damping)
-    if streams:
+    if streams and found.layer + 1 < job.config.num_hidden_layers:  # nothing follows the last block
         streams.finish()
     return LayerReport(found.layer, tuple(reports.values()))
 
