@@ -1,7 +1,7 @@
 """AutoAWQ's layout "gemv": words along the inputs, scales and zero points padded to what its kernel reads.
 
     tensor_names, obstacle, pack, unpack   the functions of its row in `awq_ref.pack.layouts`
-    padded_groups, kernel_obstacle, float16_obstacle   what gemv_fast shares
+    padded_groups, kernel_obstacle         what gemv_fast shares
 
     qweight  int32   (out_features, in_features / 8)    nibble j of word (o, c) = q[o, 8 c + j]
     qzeros   int32   (out_features, padded / 8)         nibble j of word (o, c) = z[o, 8 c + j]
@@ -45,13 +45,6 @@ def kernel_obstacle(name: str, out_features: int, in_features: int, spec: QuantS
     return None
 
 
-def float16_obstacle(name: str, spec: QuantSpec) -> str | None:
-    """Return why a layout of float16 scales cannot hold those of a spec, or None."""
-    return (
-        None if spec.scale_dtype == "float16" else f"{name} stores scales in float16, not {spec.scale_dtype}"
-    )
-
-
 def tensor_names(spec: QuantSpec) -> tuple[str, ...]:
     """Return the ends of the tensors' names."""
     return ("qweight", "qzeros", "scales")
@@ -59,7 +52,7 @@ def tensor_names(spec: QuantSpec) -> tuple[str, ...]:
 
 def obstacle(out_features: int, in_features: int, spec: QuantSpec) -> str | None:
     """Return why the layout cannot hold a linear of this size, or None."""
-    return kernel_obstacle("gemv", out_features, in_features, spec) or float16_obstacle("gemv", spec)
+    return kernel_obstacle("gemv", out_features, in_features, spec)
 
 
 def pack(linear: QuantizedLinear) -> dict[str, AnyArray]:
