@@ -160,8 +160,9 @@ def _add_convert(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
         parsers, "convert", commands.run_convert, "a quantized checkpoint in another layout"
     )
     parser.add_argument("model", help=f"quantized checkpoint folder, {ON_HUB}")
-    parser.add_argument("out", type=Path, help="folder to write; must not exist")
-    parser.add_argument("--layout", required=True, choices=FOLDER_LAYOUTS, help="the layout to write")
+    parser.add_argument("out", type=Path, help="folder (gguf: file) to write; must not exist")
+    layouts = (*FOLDER_LAYOUTS, "gguf")
+    parser.add_argument("--layout", required=True, choices=layouts, help="what to write")
     parser.add_argument(
         "--allow-rounding", action="store_true", help="change weights that do not fit exactly"
     )

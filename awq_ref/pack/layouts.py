@@ -9,7 +9,7 @@
 A bias is no part of a layout: whoever writes the file stores it beside the tensors.
 To add a layout: a module with its two functions, a row here, its golden words in the tests.
 Sources: AutoAWQ ("gemm", "gemv", "gemv_fast"); llm-awq; AutoGPTQ and GPTQModel ("gptq", "gptq_v2");
-compressed-tensors ("pack-quantized"); MLX.
+compressed-tensors ("pack-quantized"); MLX; ggml ("q4_0", "q4_1", "q8_0").
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from functools import partial
 from awq_ref.checks import require_one_of
 from awq_ref.dtypes import AnyArray
 from awq_ref.errors import FormatError, UnsupportedError
-from awq_ref.pack import gemm, gemv, gemv_fast, gptq, mlx, pack_quantized
+from awq_ref.pack import gemm, gemv, gemv_fast, gguf, gptq, mlx, pack_quantized
 from awq_ref.pack.layout import Layout
 from awq_ref.spec import BITS, QuantizedLinear, QuantSpec, ScaleDtype
 
@@ -54,6 +54,24 @@ def _gptq(name: str, stored_less: int) -> Layout:
     )
 
 
+def _gguf(name: str) -> Layout:
+    """Return the row of a type of GGUF's blocks, whose scales stand within the one tensor."""
+    kind = gguf.KINDS[name]
+    return Layout(
+        name,
+        (kind.bits,),
+        gguf.tensor_names,
+        partial(gguf.obstacle, name=name),
+        partial(gguf.pack, name=name),
+        partial(gguf.unpack, name=name),
+        scales="weight",
+        scale_dtypes=HALF,
+        symmetric_alone=not kind.offset,
+        holds=("offset",) if kind.offset else (),
+        file=None,
+    )
+
+
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
@@ -75,6 +93,7 @@ LAYOUTS: dict[str, Layout] = {
             holds=("input_order",),
         ),
         Layout("mlx", BITS, mlx.tensor_names, mlx.obstacle, mlx.pack, mlx.unpack, holds=("offset",)),
+        *map(_gguf, gguf.KINDS),
     )
 }
 FOLDER_LAYOUTS = tuple(name for name, row in LAYOUTS.items() if row.file == "folder")
