@@ -31,6 +31,9 @@ PRE_TOKENIZERS: dict[tuple[str, ...], str] = {
     (CONTRACTIONS + r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}" + REST,): "qwen2",
 }
 NEAREST = "llama-bpe"
+TAKES_WHOLE_WORDS = (
+    "llama-bpe",
+)  # "ignore_merges": a word that is a token is not put together from its parts
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,12 @@ def _patterns(stored: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _name(stored: Mapping[str, Any]) -> str | None:
+    """Return llama.cpp's name for how a text is split and merged, or None."""
+    name = PRE_TOKENIZERS.get(_patterns(stored))
+    return name if (name in TAKES_WHOLE_WORDS) == bool(stored["model"].get("ignore_merges")) else None
+
+
 def _tokens(tokenizer: Tokenizer, vocab_size: int) -> tuple[list[str], list[int]]:
     """Return the text and the type of every row of the embedding."""
     texts, types = [f"[PAD{i}]" for i in range(vocab_size)], [UNUSED] * vocab_size
@@ -134,7 +143,7 @@ def ggml_tokenizer(folder: str | Path, vocab_size: int) -> GgmlTokenizer:
             f"{path}: ids must be below the embedding's {vocab_size} rows; got {tokenizer.largest_id}."
         )
     texts, types = _tokens(tokenizer, vocab_size)
-    name = PRE_TOKENIZERS.get(_patterns(stored))
+    name = _name(stored)
     metadata: Metadata = {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": name or NEAREST,
