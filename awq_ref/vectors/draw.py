@@ -6,7 +6,6 @@ The drawing is made from the same formulas (`awq_ref.vectors.addresses`) that th
 """
 
 from collections.abc import Callable
-from functools import partial
 
 from awq_ref.checks import require_between, require_one_of
 from awq_ref.errors import RangeError
@@ -57,21 +56,21 @@ def _tensor(title: str, fields: dict[tuple[int, int, int], str], width: int) -> 
     return [*lines, f"  ... {hidden} more words"] if hidden else lines
 
 
+def _order(turned: Callable[[int, int], int], outputs: int, groups: int) -> str:
+    """Return which output's scale stands first, second, ... in a row."""
+    places = {turned(o, groups): o for o in range(outputs)}
+    shown = [str(places[k]) for k in sorted(places)[:WORDS_SHOWN]]
+    return f"; outputs in the order {' '.join(shown)}{' ...' if outputs > WORDS_SHOWN else ''}"
+
+
 def _scales_line(place: CodePlace, outputs: int, groups: int, stored: int) -> str:
     shape = (stored, outputs) if place.by_group else (outputs, stored)
     index = "[group, output]" if place.by_group else "[output, group]"
     padding = f", groups {groups} to {stored - 1} are padding, 0" if stored > groups else ""
     offset = f"; {place.offset} likewise: what is added to code * scale" if place.offset else ""
-    turned = "; outputs in the order " if place.turned else ""
-    if place.turned:
-        order = sorted(range(outputs), key=partial(_place_of, place.turned, groups))
-        turned += " ".join(map(str, order[:WORDS_SHOWN])) + (" ..." if outputs > WORDS_SHOWN else "")
+    turned = _order(place.turned, outputs, groups) if place.turned else ""
     constant = f"; {place.constant[0]}: {place.constant[2]:g}" if place.constant else ""
     return f"{place.scales}, {shape[0]} x {shape[1]} {index}{padding}{offset}{turned}{constant}"
-
-
-def _place_of(turned: Callable[[int, int], int], groups: int, output: int) -> int:
-    return turned(output, groups)
 
 
 def draw_layout(layout: str, *, rows: int, columns: int, bits: int = 4, group_size: int = -1) -> str:
