@@ -8,21 +8,71 @@
 
 A bias is no part of a layout: whoever writes the file stores it beside the tensors.
 To add a layout: a module with its two functions, a row here, its golden words in the tests.
+<<<<<<< HEAD
 Sources: AutoAWQ ("gemm", "gemv", "gemv_fast"); llm-awq; AutoGPTQ and GPTQModel ("gptq", "gptq_v2");
 compressed-tensors ("pack-quantized"); MLX; ggml ("q4_0", "q4_1", "q8_0").
+=======
+Sources: AutoAWQ ("gemm", "gemv", "gemv_fast", "marlin"); llm-awq; AutoGPTQ and GPTQModel ("gptq", "gptq_v2");
+compressed-tensors ("pack-quantized"); MLX; TinyChatEngine ("qm_arm" and others); onnxruntime ("matmulnbits").
+        *map(_gguf, gguf.KINDS),
 """
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Literal
 
 from awq_ref.checks import require_one_of
 from awq_ref.dtypes import AnyArray
 from awq_ref.errors import FormatError, UnsupportedError
+<<<<<<< HEAD
 from awq_ref.pack import gemm, gemv, gemv_fast, gguf, gptq, mlx, pack_quantized
+=======
+from awq_ref.pack import (
+    gemm,
+    gemv,
+    gemv_fast,
+    gptq,
+    marlin,
+    matmulnbits,
+    mlx,
+    pack_quantized,
+    tinychat_engine,
+)
+>>>>>>> layouts
 from awq_ref.pack.layout import Layout
 from awq_ref.spec import BITS, QuantizedLinear, QuantSpec, ScaleDtype
 
 HALF: tuple[ScaleDtype, ...] = ("float16",)
+
+
+def _gemv(name: str, file: Literal["folder"] | None = "folder") -> Layout:
+    """Return the row of a layout of words in sequence, padded as AutoAWQ's matrix-vector kernel reads them."""
+    return Layout(
+        name,
+        (4,),
+        gemv.tensor_names,
+        partial(gemv.obstacle, name=name),
+        gemv.pack,
+        partial(gemv.unpack, name=name),
+        scale_dtypes=HALF,
+        file=file,
+    )
+
+
+def _qm(name: str, distance: int) -> Layout:
+    """Return the row of a layout of TinyChatEngine, whose bytes hold codes so far from each other."""
+    return Layout(
+        name,
+        (4,),
+        tinychat_engine.tensor_names,
+        partial(tinychat_engine.obstacle, name=name, distance=distance),
+        partial(tinychat_engine.pack, distance=distance),
+        partial(tinychat_engine.unpack, name=name, distance=distance),
+        scales=tinychat_engine.SCALES,
+        scale_dtypes=("float32",),
+        symmetric_alone=True,
+        file=None,
+    )
 
 
 def _fast(name: str, zeros: str) -> Layout:
@@ -76,7 +126,7 @@ LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
         Layout("gemm", (4,), gemm.tensor_names, gemm.obstacle, gemm.pack, gemm.unpack, scale_dtypes=HALF),
-        Layout("gemv", (4,), gemv.tensor_names, gemv.obstacle, gemv.pack, gemv.unpack, scale_dtypes=HALF),
+        _gemv("gemv"),
         _fast("gemv_fast", "qzeros"),
         _fast("llm-awq", "scaled_zeros"),
         _gptq("gptq", 1),
@@ -93,7 +143,43 @@ LAYOUTS: dict[str, Layout] = {
             holds=("input_order",),
         ),
         Layout("mlx", BITS, mlx.tensor_names, mlx.obstacle, mlx.pack, mlx.unpack, holds=("offset",)),
-        *map(_gguf, gguf.KINDS),
+        _gemv("llm-awq-v1", file=None),
+        Layout(
+            "marlin",
+            (4,),
+            marlin.tensor_names,
+            marlin.obstacle,
+            marlin.pack,
+            marlin.unpack,
+            scale_dtypes=HALF,
+            symmetric_alone=True,
+            file=None,
+        ),
+        _qm("qm_arm", 16),
+        _qm("qm_x86", 32),
+        _qm("qm_metal", 4),
+        Layout(
+            "qm_cuda",
+            (4,),
+            tinychat_engine.tensor_names,
+            tinychat_engine.obstacle_cuda,
+            tinychat_engine.pack_cuda,
+            tinychat_engine.unpack_cuda,
+            scales=tinychat_engine.SCALES,
+            scale_dtypes=HALF,
+            symmetric_alone=True,
+            file=None,
+        ),
+        Layout(
+            "matmulnbits",
+            (2, 4, 8),
+            matmulnbits.tensor_names,
+            matmulnbits.obstacle,
+            matmulnbits.pack,
+            matmulnbits.unpack,
+            file=None,
+        ),
+>>>>>>> layouts
     )
 }
 FOLDER_LAYOUTS = tuple(name for name, row in LAYOUTS.items() if row.file == "folder")
