@@ -8,13 +8,9 @@
 
 A bias is no part of a layout: whoever writes the file stores it beside the tensors.
 To add a layout: a module with its two functions, a row here, its golden words in the tests.
-<<<<<<< HEAD
-Sources: AutoAWQ ("gemm", "gemv", "gemv_fast"); llm-awq; AutoGPTQ and GPTQModel ("gptq", "gptq_v2");
-compressed-tensors ("pack-quantized"); MLX; ggml ("q4_0", "q4_1", "q8_0").
-=======
 Sources: AutoAWQ ("gemm", "gemv", "gemv_fast", "marlin"); llm-awq; AutoGPTQ and GPTQModel ("gptq", "gptq_v2");
-compressed-tensors ("pack-quantized"); MLX; TinyChatEngine ("qm_arm" and others); onnxruntime ("matmulnbits").
-        *map(_gguf, gguf.KINDS),
+compressed-tensors ("pack-quantized"); MLX; TinyChatEngine ("qm_arm" and others); onnxruntime ("matmulnbits"); ggml
+("q4_0", "q4_1", "q8_0").
 """
 
 from collections.abc import Mapping
@@ -24,13 +20,11 @@ from typing import Literal
 from awq_ref.checks import require_one_of
 from awq_ref.dtypes import AnyArray
 from awq_ref.errors import FormatError, UnsupportedError
-<<<<<<< HEAD
-from awq_ref.pack import gemm, gemv, gemv_fast, gguf, gptq, mlx, pack_quantized
-=======
 from awq_ref.pack import (
     gemm,
     gemv,
     gemv_fast,
+    gguf,
     gptq,
     marlin,
     matmulnbits,
@@ -38,7 +32,6 @@ from awq_ref.pack import (
     pack_quantized,
     tinychat_engine,
 )
->>>>>>> layouts
 from awq_ref.pack.layout import Layout
 from awq_ref.spec import BITS, QuantizedLinear, QuantSpec, ScaleDtype
 
@@ -179,7 +172,7 @@ LAYOUTS: dict[str, Layout] = {
             matmulnbits.unpack,
             file=None,
         ),
->>>>>>> layouts
+        *map(_gguf, gguf.KINDS),
     )
 }
 FOLDER_LAYOUTS = tuple(name for name, row in LAYOUTS.items() if row.file == "folder")
