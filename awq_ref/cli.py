@@ -22,6 +22,7 @@ from awq_ref.paper.experiment import Options
 from awq_ref.search import RECIPES
 from awq_ref.spec import BITS
 from awq_ref.text.sampling import GREEDY, Sampling
+from awq_ref.vectors.addresses import PLACES
 from awq_ref.vectors.case import LEVELS
 
 ON_HUB = "or its name on the Hugging Face hub: NAME or NAME@REVISION"
@@ -200,7 +201,7 @@ def _add_conform(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _add_explain_layout(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _add_command(parsers, "explain-layout", commands.run_explain_layout, "draw the bits of a layout")
-    parser.add_argument("layout", choices=LAYOUTS, help="its name")
+    parser.add_argument("layout", choices=PLACES, help="its name")
     parser.add_argument("--rows", type=int, default=8, help="outputs")
     parser.add_argument("--cols", type=int, default=32, help="inputs")
     parser.add_argument("--bits", type=int, default=4, choices=BITS, help="bits per weight")

@@ -94,7 +94,10 @@ def pack(linear: QuantizedLinear, *, name: str) -> dict[str, AnyArray]:
     repeats = linear.group_size // BLOCK
     parts = [_half_bytes(linear.scales, repeats)]
     if kind.offset:
-        parts.append(_half_bytes(offset_of(linear), repeats))
+        offset = (
+            linear.offset if linear.offset is not None else offset_of(linear) + np.float16(0)
+        )  # -0 becomes 0
+        parts.append(_half_bytes(offset, repeats))
     parts.append(_bytes_of(linear.int_weight.reshape(rows, -1, BLOCK), kind.bits))
     return {"weight": np.concatenate(parts, axis=2).reshape(rows, -1)}
 
@@ -116,6 +119,8 @@ def unpack(tensors: Mapping[str, AnyArray], spec: QuantSpec, *, name: str) -> Qu
     """Return the linear that the blocks hold."""
     kind, weight = KINDS[name], tensors["weight"]
     require_tensor(name, "weight", weight, "uint8", (None, None))
+    if spec.scale_dtype != "float16":
+        raise FormatError(f"{name}: scales are float16; the spec says {spec.scale_dtype}. Say float16.")
     rows, columns = weight.shape
     if columns % kind.block_bytes:
         raise FormatError(

@@ -3,8 +3,8 @@
     convert_to_gguf   the whole job
     GgufReport        which linears became which type, which were rounded, what the file cannot say
 
-A linear of integers keeps them: symmetric ones of 4 bits become q4_0, others q4_1, symmetric ones of 8 bits q8_0; what is
-float becomes F16 where that is exact and F32 elsewhere, norms and biases F32. `awq_ref.pipeline.refit` measures what
+A linear of integers keeps them: symmetric ones of 4 bits become q4_0, others q4_1, symmetric ones of 8 bits q8_0; what
+is float becomes F16 where that is exact and F32 elsewhere, norms and biases F32. `awq_ref.pipeline.refit` measures what
 rounds.
 """
 
@@ -127,8 +127,8 @@ class _Source:
             raise UnsupportedError(f"{name}: {error}") from error
         if not done.is_exact and not self.allow_rounding:
             raise UnsupportedError(
-                f"{name}: convert must keep every weight, and {kind} would change some by up to {done.max_error:.3g} (of "
-                f"{done.max_abs:.3g}). Allow it with allow_rounding=True, --allow-rounding."
+                f"{name}: convert must keep every weight, and {kind} would change some by up to {done.max_error:.3g} "
+                f"(of {done.max_abs:.3g}). Allow it with allow_rounding=True, --allow-rounding."
             )
         return kind, done
 

@@ -74,8 +74,8 @@ def gguf_family(config: ModelConfig) -> GgufFamily:
     row = GGUF_FAMILIES.get(config.model_type)
     if row is None:
         raise UnsupportedError(
-            f"gguf: model_type must be one of {', '.join(GGUF_FAMILIES)}; got {config.model_type}. Convert this model with "
-            "llama.cpp's own convert_hf_to_gguf.py."
+            f"gguf: model_type must be one of {', '.join(GGUF_FAMILIES)}; got {config.model_type}. Convert this "
+            "model with llama.cpp's own convert_hf_to_gguf.py."
         )
     needs = {
         f"rope_type one of {', '.join(row.rope_types)}": config.rope.rope_type in row.rope_types,
@@ -87,8 +87,8 @@ def gguf_family(config: ModelConfig) -> GgufFamily:
     lacking = [what for what, is_met in needs.items() if not is_met]
     if lacking:
         raise UnsupportedError(
-            f"gguf: llama.cpp's {row.architecture} must have {' and '.join(lacking)}, which this model does not. There is "
-            "no exact GGUF file of it."
+            f"gguf: llama.cpp's {row.architecture} must have {' and '.join(lacking)}, which this model does not. There "
+            "is no exact GGUF file of it."
         )
     return row
 

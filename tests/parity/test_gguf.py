@@ -63,7 +63,8 @@ def blocks_are_those_of_the_package(name):
 
 NAMES = {
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
 }  # fmt: skip
 
 
@@ -121,7 +122,7 @@ if find_spec("xllamacpp"):
 
     @pytest.mark.parametrize("dequantized, limit", [(False, 0.25), (True, 1e-4)])
     def test_llama_cpp_writes_the_same_text(folder_and_file, tmp_path, dequantized, limit):
-        """Measured: 0.1 with 4-bit kernels, which round activations to 8 bits; 1.5e-5 on the same weights in float32."""
+        """Measured: 0.1 with 4-bit kernels, which round activations to 8 bits; 1.5e-5 on float32 weights."""
         backend = importlib.import_module("parity.llama_cpp")
         folder, path = folder_and_file
         model = load_model(folder)
