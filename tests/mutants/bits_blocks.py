@@ -17,7 +17,7 @@ def high_nibble_first(self, stored):
 
 
 def offset_first(self, scales, offset):
-    return original("head")(self, scales, offset)[::-1]
+    return original("block_head")(self, scales, offset)[::-1]
 
 
 def first_block_speaks_for_all(self, values, repeats):
@@ -45,7 +45,7 @@ BITS_BLOCKS = [
         "block-high-nibble-first", "the high nibble read as the first half", from_nibbles=high_nibble_first
     ),
     mutant("block-big-endian", "the scale's high byte first", byte_order=lambda self: ">f2"),
-    mutant("block-offset-first", "Q4_1's m before its d", head=offset_first),
+    mutant("block-offset-first", "Q4_1's m before its d", block_head=offset_first),
     mutant(
         "block-offset-sign",
         "Q4_1 stores + z d",

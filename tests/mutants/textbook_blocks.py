@@ -33,7 +33,7 @@ class Blocks:
     def block_offset(self, scales, zeros):
         return (0.0 - scales.astype(np.float32) * zeros).astype(F16)
 
-    def head(self, scales, offset):
+    def block_head(self, scales, offset):
         """What stands before the codes, in this order."""
         return [scales] if offset is None else [scales, offset]
 
@@ -48,7 +48,7 @@ class Blocks:
         blocks = codes.reshape(len(codes), -1, 32)
         repeats = blocks.shape[1] // scales.shape[1]
         body = self.to_int8(blocks) if BITS[layout] == 8 else self.nibbles(blocks)
-        parts = [*(self.half(values, repeats) for values in self.head(scales, offset)), body]
+        parts = [*(self.half(values, repeats) for values in self.block_head(scales, offset)), body]
         return {"weight": np.concatenate(parts, axis=2).reshape(len(codes), -1)}
 
     def of_group(self, values, repeats):
@@ -71,7 +71,7 @@ class Blocks:
         if blocks.shape[2] != start + 32 * BITS[layout] // 8:
             raise ValueError("blocks of another size")
         halves = [self.of_group(self.to_half(blocks[..., k : k + 2]), repeats) for k in range(0, start, 2)]
-        scales, *offset = self.head(*halves, *([None] if start == 2 else []))
+        scales, *offset = self.block_head(*halves, *([None] if start == 2 else []))
         body = np.ascontiguousarray(blocks[..., start:])
         codes = self.from_int8(body) if BITS[layout] == 8 else self.from_nibbles(body)
         linear = {"int_weight": codes.reshape(len(codes), n_in), "scales": scales}
