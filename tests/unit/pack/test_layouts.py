@@ -15,10 +15,14 @@ SPEC = QuantSpec(bits=4, group_size=4)
 THREE = QuantSpec(bits=3, group_size=4)
 SYMMETRIC = QuantSpec(bits=4, group_size=4, symmetric=True)
 KERNEL = QuantSpec(bits=4, group_size=64)
+MARLIN = QuantSpec(bits=4, group_size=128, symmetric=True)
+ENGINE = QuantSpec(bits=4, group_size=32, symmetric=True, scale_dtype="float32")
 # layout: a spec that it holds, and in_features; gptq fills words of 32 bits with outputs too
 FITTING = {
     "gemm": (SPEC, 12), "gemv": (KERNEL, 128), "gemv_fast": (KERNEL, 128), "llm-awq": (KERNEL, 128),
     "gptq": (SPEC, 16), "gptq_v2": (SPEC, 16), "pack-quantized": (SPEC, 12), "mlx": (KERNEL, 128),
+    "llm-awq-v1": (KERNEL, 128), "marlin": (MARLIN, 256), "qm_cuda": (MARLIN, 256), "matmulnbits": (KERNEL, 128),
+    "qm_arm": (ENGINE, 96), "qm_x86": (ENGINE, 128), "qm_metal": (ENGINE, 96),
 }  # fmt: skip
 STORES_ZEROS = ("gemm", "gemv", "gptq", "gptq_v2", "pack-quantized")
 
@@ -37,7 +41,8 @@ def linear_of(spec: QuantSpec, out_features: int = OUT, in_features: int = IN) -
 def fitting(layout: str, **changes) -> QuantizedLinear:
     """A linear that a layout holds."""
     spec, in_features = FITTING[layout]
-    return linear_of(replace(spec, **changes), in_features=in_features)
+    out_features = 64 if layout == "marlin" else OUT
+    return linear_of(replace(spec, **changes), out_features, in_features)
 
 
 def forms(tensors) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -70,7 +75,8 @@ def test_a_symmetric_linear_stores_no_zero_points_in_pack_quantized():
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_the_names_are_those_that_the_layout_announces(layout, symmetric):
-    linear, row = fitting(layout, symmetric=symmetric), LAYOUTS[layout]
+    row = LAYOUTS[layout]
+    linear = fitting(layout, symmetric=symmetric or row.symmetric_alone)
     written = set(pack_linear(linear, layout))
     assert set(row.tensor_names(linear.spec)) <= written
     assert written <= {*row.tensor_names(linear.spec), *row.optional}
@@ -108,6 +114,33 @@ def test_the_bias_stays_outside(layout):
         ("gptq_v2", 12, 16, SPEC, "gptq_v2 fills words of 32 bits, which out_features=12 codes"),
         ("gptq", 16, 16, QuantSpec(group_size=4, scale_dtype="float32"), "gptq stores scales in float16"),
         ("mlx", 16, 12, SPEC, "mlx has groups of 32, 64, 128, not of 4"),
+        ("llm-awq-v1", 16, 192, QuantSpec(group_size=96), "llm-awq-v1 has groups of 32, 64, and 128 or more"),
+        ("marlin", 64, 128, QuantSpec(), "marlin stores no zero points: it holds symmetric linears alone"),
+        (
+            "marlin",
+            64,
+            128,
+            replace(MARLIN, group_size=64),
+            "marlin has groups of 128, or whole rows, not of 64",
+        ),
+        ("marlin", 32, 128, MARLIN, "marlin needs a multiple of 64, not out_features=32"),
+        (
+            "marlin",
+            64,
+            24,
+            replace(MARLIN, group_size=-1),
+            "marlin needs a multiple of 16, not in_features=24",
+        ),
+        ("qm_arm", 1, 32, replace(ENGINE, symmetric=False), "qm_arm stores no zero points"),
+        ("qm_arm", 1, 32, replace(ENGINE, scale_dtype="float16"), "qm_arm stores scales in float32"),
+        ("qm_metal", 1, 64, replace(ENGINE, group_size=64), "qm_metal has groups of 32, not of 64"),
+        ("qm_x86", 2, 96, ENGINE, "qm_x86 packs 64 inputs together, which does not divide in_features=96"),
+        ("qm_cuda", 8, 128, replace(MARLIN, group_size=64), "qm_cuda has groups of 128, not of 64"),
+        ("qm_cuda", 8, 128, replace(MARLIN, scale_dtype="float32"), "qm_cuda stores scales in float16"),
+        ("matmulnbits", 1, 12, SPEC, "matmulnbits has groups of a power of 2 from 16 on, not of 4"),
+        ("matmulnbits", 1, 48, QuantSpec(group_size=48), "of a power of 2 from 16 on, not of 48"),
+        ("matmulnbits", 1, 48, QuantSpec(group_size=-1), "of a power of 2 from 16 on, not of 48"),
+        ("matmulnbits", 1, 32, QuantSpec(bits=3, group_size=32), "matmulnbits holds 2 or 4 or 8 bits, not 3"),
     ],
 )
 def test_reasons(layout, out_features, in_features, spec, reason):
@@ -127,11 +160,11 @@ def test_pack_quantized_holds_what_gemm_cannot(bits):
 def test_an_unknown_layout_is_an_error():
     tensors = pack_linear(linear_of(SPEC), "gemm")
     for call in (
-        lambda: why_not("marlin", 8, 8, SPEC),
-        lambda: pack_linear(linear_of(SPEC), "marlin"),
-        lambda: unpack_linear(tensors, SPEC, "marlin"),
+        lambda: why_not("bitblas", 8, 8, SPEC),
+        lambda: pack_linear(linear_of(SPEC), "bitblas"),
+        lambda: unpack_linear(tensors, SPEC, "bitblas"),
     ):
-        with pytest.raises(RangeError, match="layout must be one of 'gemm', 'gemv', .*; got 'marlin'"):
+        with pytest.raises(RangeError, match="layout must be one of 'gemm', 'gemv', .*; got 'bitblas'"):
             call()
 
 
@@ -201,6 +234,30 @@ DAMAGE = [
     ("mlx", "weight", lambda a: a.view(np.int32), r"weight must be uint32 of shape \(any, any\)"),
     ("mlx", "biases", lambda a: a[:, 1:], r"biases must be float16 of shape \(16, 2\)"),
     ("mlx", "biases", lambda a: a * np.float16(np.nan), "biases must be finite"),
+    ("llm-awq-v1", "qzeros", lambda a: a[:, :1], r"qzeros must be int32 of shape \(16, 2\)"),
+    ("marlin", "qweight", lambda a: a[:, :-2], "marlin needs a multiple of 64, not out_features=63"),
+    ("marlin", "qweight", lambda a: a[:, 1:], "marlin needs a multiple of 64"),
+    ("marlin", "scales", lambda a: a[:1], r"scales must be float16 of shape \(2, 64\)"),
+    ("qm_arm", "weight_int4", lambda a: a.view(np.int8), r"weight_int4 must be uint8 of shape \(any, any\)"),
+    ("qm_arm", "weight_int4", lambda a: a[:, 1:], "group_size must divide in_features"),
+    ("qm_x86", "scaling_factor_int4", lambda a: a / np.float32(0), "scaling_factor_int4 must be finite"),
+    ("qm_metal", "zero_point_int4", lambda a: a * 0, "zero_point_int4 must be 8; got 0.0"),
+    ("qm_metal", "zero_point_int4", lambda a: a[:0], r"zero_point_int4 must be float32 of shape \(1\)"),
+    (
+        "qm_cuda",
+        "zero_point_int4",
+        lambda a: a * 0,
+        "zero_point_int4 must be 8 everywhere in a symmetric file",
+    ),
+    (
+        "qm_cuda",
+        "scaling_factor_int4",
+        lambda a: a[:, :2],
+        r"scaling_factor_int4 must be float16 of shape \(16, 8\)",
+    ),
+    ("matmulnbits", "B", lambda a: a.reshape(16, -1), r"B must be uint8 of shape \(any, any, any\)"),
+    ("matmulnbits", "B", lambda a: a.reshape(16, 4, -1), r"B must be uint8 of shape \(16, 2, 32\)"),
+    ("matmulnbits", "zero_points", lambda a: a.T, r"zero_points must be uint8 of shape \(16, 1\)"),
 ]
 
 
@@ -280,6 +337,25 @@ def test_groups_of_different_sizes_become_the_largest_size_that_fits_them_all():
     assert (back.spec.group_size, back.n_groups) == (2, 8)
     assert back.input_order.tolist() == [6, 7, 0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15]
     assert_same_bits(back.scales, linear.scales[:, [0, 1, 1, 1, 2, 2, 3, 3]])
+
+
+@pytest.mark.parametrize("layout", [name for name, row in LAYOUTS.items() if row.symmetric_alone])
+def test_what_stores_no_zero_points_is_read_as_symmetric_alone(layout):
+    linear = fitting(layout)
+    tensors = pack_linear(linear, layout)
+    with pytest.raises(
+        FormatError, match=f"{layout} stores no zero points; the spec must say symmetric=True"
+    ):
+        unpack_linear(tensors, replace(linear.spec, symmetric=False), layout)
+
+
+@pytest.mark.parametrize("layout", ["qm_arm", "qm_x86", "qm_metal", "qm_cuda"])
+def test_a_scale_may_be_negative(layout):
+    linear = fitting(layout)
+    signed = replace(linear, scales=-linear.scales)
+    back = unpack_linear(pack_linear(signed, layout), signed.spec, layout)
+    assert (back.scales < 0).all()
+    assert_same_bits(back.scales, signed.scales)
 
 
 def test_bits_that_a_layout_does_not_have_are_an_error():
