@@ -10,6 +10,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 from helpers.assertions import assert_same_bits
+from helpers.tiny_checkpoint import write_tiny_family
 
 from awq_ref.checkpoint import demo_model_path
 from awq_ref.model import block_linear_shapes
@@ -32,6 +33,21 @@ TOKENS = 48
 MODELS = {
     "q4_0": ({"group_size": 32, "symmetric": True}, {}, "q4_0"),
     "q4_1": ({"group_size": 128}, {"allow_rounding": True}, "q4_1"),
+}
+
+
+LLAMA3 = {
+    "rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}  # fmt: skip
+BIASES = {"attention_bias": True, "mlp_bias": True}
+FAMILIES = {
+    "llama": ("llama", BIASES),
+    "llama3": ("llama", {"rope_scaling": LLAMA3, "rope_theta": 500.0, "tie_word_embeddings": False}),
+    "llama linear": ("llama", {"rope_scaling": {"rope_type": "linear", "factor": 4.0}}),
+    "mistral": ("mistral", {"sliding_window": None}),
+    "qwen2": ("qwen2", {"use_sliding_window": False}),
+    "qwen3": ("qwen3", {"attention_bias": False}),
 }
 
 
@@ -134,6 +150,19 @@ if find_spec("xllamacpp"):
             difference, text, ours = largest_difference(model, theirs, prompt)
             assert difference < limit
             assert text == ours
+
+    @pytest.mark.parametrize("name", FAMILIES)
+    def test_llama_cpp_computes_every_family(tmp_path, name):
+        """Random weights in float32: the order of rows, the biases, the norms of heads, the rescaling of rope."""
+        backend = importlib.import_module("parity.llama_cpp")
+        family, changes = FAMILIES[name]
+        write_tiny_family(tmp_path / "model", family, torch_dtype="float32", **changes)
+        assert set(convert_to_gguf(tmp_path / "model", tmp_path / "a.gguf").kinds) == {"F32"}
+        model = load_model(tmp_path / "model")
+        theirs = backend.LlamaCpp(tmp_path / "a.gguf", model.vocab_size)
+        difference, text, ours = largest_difference(model, theirs, "a text of some length")
+        assert difference < 1e-4
+        assert text == ours
 
     @pytest.mark.parametrize("patterns, name", [(k, v) for k, v in PRE_TOKENIZERS.items()])
     def test_llama_cpp_cuts_a_text_into_the_same_tokens(tmp_path, patterns, name):
