@@ -103,7 +103,7 @@ class _Source:
 
     def floats(self, name: str, array: F32) -> GgufTensor:
         """Return a tensor of floats: float16 where that is exact, which one dimension never becomes."""
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore"):  # what float16 cannot hold stays float32
             half = array.astype(np.float16)
         if self.dequantized or array.ndim == 1 or not np.array_equal(half, array):
             return GgufTensor(name, array.shape, "F32", array)
