@@ -3,6 +3,8 @@
 import pytest
 from helpers.layout_pages import KINDS, LAYOUTS, PAGES, PART, generated, verdicts
 
+from awq_ref.vectors.addresses import PLACES
+
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_generated_parts_are_up_to_date(path):
@@ -10,11 +12,15 @@ def test_generated_parts_are_up_to_date(path):
     assert generated(page) == page, "PYTHONPATH=tests python tools/write_layouts.py"
 
 
-def test_every_layout_is_drawn_and_has_its_vectors_named():
-    parts = [m for path in PAGES for m in PART.finditer(path.read_text(encoding="utf-8"))]
-    for what in ("drawing", "vectors"):
-        named = {word for m in parts if m[2] == what for word in m[3].split()}
-        assert set(LAYOUTS) <= named
+def named(what):
+    parts = [m for path in PAGES for m in PART.finditer(path.read_text(encoding="utf-8")) if m[2] == what]
+    return {word for m in parts for word in m[3].split() if word in LAYOUTS}
+
+
+def test_every_layout_has_its_vectors_named_and_every_place_of_codes_a_drawing():
+    assert named("vectors") == set(LAYOUTS)
+    drawn = {PLACES[layout].weight[1] for layout in named("drawing")}
+    assert {PLACES[layout].weight[1] for layout in LAYOUTS} == drawn
 
 
 def test_the_matrix_has_every_layout_on_both_sides():
