@@ -20,7 +20,7 @@ def named(what):
 def test_every_layout_has_its_vectors_named_and_every_place_of_codes_a_drawing():
     assert named("vectors") == set(LAYOUTS)
     drawn = {PLACES[layout].weight[1] for layout in named("drawing")}
-    assert {PLACES[layout].weight[1] for layout in LAYOUTS} == drawn
+    assert {place.weight[1] for place in PLACES.values()} == drawn
 
 
 def test_the_matrix_has_every_layout_on_both_sides():

@@ -136,7 +136,7 @@ def _drawing(layout: str, rows: str, columns: str, group_size: str) -> str:
 
 def _cases(*layouts: str) -> str:
     ids = [case.id for case in read_cases() if case.params.get("layout") in layouts]
-    return f"Vectors: {', '.join(f'`{name}`' for name in ids)}.\n"
+    return f"Vectors: {', '.join(f'`{name}`' for name in ids)}.\n" if ids else ""
 
 
 MAKERS = {"conversions": conversions, "drawing": _drawing, "vectors": _cases}
