@@ -46,6 +46,7 @@ KINDS = (
     Kind("the same, symmetric", QuantSpec(group_size=32, symmetric=True, scale_dtype="float32")),
     Kind("3 bits, groups of 32", QuantSpec(bits=3, group_size=32)),
     Kind("8 bits, groups of 32", QuantSpec(bits=8, group_size=32)),
+    Kind("8 bits, groups of 32, symmetric", QuantSpec(bits=8, group_size=32, symmetric=True)),
     Kind("groups of any 32 inputs", QuantSpec(group_size=32), scattered=True),
 )
 

@@ -153,7 +153,7 @@ def test_packing_what_does_not_fit_is_an_error():
 def test_packing_a_symmetric_linear_with_other_zero_points_is_an_error(layout):
     linear = fitting(layout, symmetric=True)
     linear.zero_point[3, 1] = 7
-    with pytest.raises(FormatError, match="symmetric linear must have the zero point 8; got 7 to 8"):
+    with pytest.raises(FormatError, match=r"symmetric linear must have the zero point (8|128); got 7 to \1"):
         pack_linear(linear, layout)
 
 
