@@ -8,7 +8,7 @@
 
 Without zero_points they are 2**(bits-1). In a byte the first code has the lowest bits; every output begins a new byte,
 filled up with zeros.
-Sources: onnxruntime, docs/ContribOperators.md (com.microsoft.MatMulNBits).
+Sources: onnxruntime, its page of contributed operators (com.microsoft.MatMulNBits).
 """
 
 from collections.abc import Mapping

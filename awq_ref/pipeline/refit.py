@@ -136,7 +136,7 @@ def refit(linear: QuantizedLinear, layout: str) -> Refitted:
     fitted = _with_scales_of(fitted, layout)
     if layout in ASYMMETRIC and fitted.spec.symmetric:
         fitted = replace(fitted, spec=replace(fitted.spec, symmetric=False))
-    if row.symmetric_alone:
+    if row.symmetric_alone and fitted.spec.bits in row.bits:
         fitted = _as_symmetric(fitted, layout)
     done = _measured(linear, fitted, layout)
     if done.is_exact or fitted.spec.scale_dtype == "float32" or "float32" not in row.scale_dtypes:

@@ -40,7 +40,7 @@ def words(array):
 
 
 def engine_codes():
-    """One block by TinyChatEngine's rule: d = v / -8 of the largest v, with its sign; floor(clip(w / d + 8.5, 0, 15))."""
+    """One block by TinyChatEngine's rule: d = v / -8 for the largest v, floor(clip(w / d + 8.5, 0, 15))."""
     x = np.linspace(-1, 1, 32)
     x[5] = -1.6
     d = x[np.argmax(np.abs(x))] / -8
