@@ -87,7 +87,9 @@ def multiply_factored(
     for tile in range(start, stop):
         np.multiply(weight.zero_point[tile, :, None].astype(np.float32), x_sums, out=sums)
         for plane, (field_bits, _), c in zip(weight.planes, FIELDS[weight.bits], factors, strict=True):
-            masks = np.array([2**b - 1 for b in range(field_bits, 8, field_bits)], dtype=np.uint8)[:, None, None]
+            masks = np.array([2**b - 1 for b in range(field_bits, 8, field_bits)], dtype=np.uint8)[
+                :, None, None
+            ]
             for group in range(0, weight.n_groups, at_once):
                 groups = slice(group, group + at_once)
                 _multiply(c[groups], _cast_fields(plane[tile, groups], masks, masked, values), dots[groups])
