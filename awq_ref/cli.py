@@ -1,4 +1,4 @@
-"""The command line: `awq-ref quantize | generate | chat | perplexity | inspect | paper | vectors | conform | demo`.
+"""The command line: `awq-ref quantize | generate | chat | perplexity | inspect | paper | bench | vectors | conform | demo`.
 
 The options of every command; what they do is in `awq_ref.commands`.
 Exit code 0: done. 1: `conform` found a backend wrong. 2: an error or an interrupt, one message on standard error and
@@ -140,6 +140,30 @@ def _add_paper(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser.add_argument("--json", type=Path, metavar="FILE", help="write its rows and its setup here")
 
 
+def _add_bench(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add_command(parsers, "bench", commands.run_bench, "measure this machine, and a model on it")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--model", help=f"checkpoint folder, {ON_HUB}; default: the embedded model")
+    which.add_argument(
+        "--shape", metavar="NAME", help="random weights of this model's sizes: qwen2.5-0.5b, ..."
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="default: one per processor")
+    parser.add_argument(
+        "--residency", nargs="+", default=RESIDENCIES, choices=RESIDENCIES, help="how weights stay in memory"
+    )
+    parser.add_argument("--prompt", type=int, default=512, metavar="N", help="tokens that are read at once")
+    parser.add_argument("--new", type=int, default=32, metavar="N", help="tokens that are generated")
+    parser.add_argument(
+        "--layers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of a shape, measured and scaled to all; 0: those that fit",
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw a roofline: .png, .svg or .pdf")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
+
+
 def _add_inspect(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _add_command(parsers, "inspect", commands.run_inspect, "say what a checkpoint holds")
     parser.add_argument("model", help=f"float or quantized checkpoint folder, {ON_HUB}")
@@ -220,6 +244,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_perplexity(parsers)
     _add_inspect(parsers)
     _add_paper(parsers)
+    _add_bench(parsers)
     _add_convert(parsers)
     _add_vectors(parsers)
     _add_conform(parsers)

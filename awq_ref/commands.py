@@ -169,6 +169,33 @@ def run_paper(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def run_bench(arguments: argparse.Namespace) -> int:
+    """Measure this machine, and a model on it."""
+    from awq_ref.bench.plot import draw_bench
+    from awq_ref.bench.run import run_bench as measure
+    from awq_ref.bench.tables import text_of
+    from awq_ref.checkpoint import write_json
+    from awq_ref.paper.output import require_output
+
+    require_output(arguments.plot, arguments.json)  # before the work
+    result = measure(
+        model=arguments.model,
+        shape=arguments.shape,
+        residencies=arguments.residency,
+        threads=arguments.threads,
+        prompt=arguments.prompt,
+        new=arguments.new,
+        layers=arguments.layers,
+        say=lambda text: print(f"awq-ref bench: {text}", file=sys.stderr),
+    )
+    if arguments.json:
+        write_json(arguments.json, result)
+    if arguments.plot:
+        draw_bench(result, arguments.plot)
+    print(text_of(result))
+    return 0
+
+
 def run_convert(arguments: argparse.Namespace) -> int:
     """Write a quantized checkpoint in another layout, or as a GGUF file; say what became of the weights."""
     from awq_ref.pipeline import convert_model, convert_to_gguf

@@ -1,0 +1,138 @@
+"""What a token reads and what a process holds, from shapes alone: said before anything is loaded.
+
+    token_bytes     bytes that one new token reads, by part
+    token_flops     operations of tokens, the head for the last of them alone
+    resident_bytes  weights in memory, by part
+    peak_bytes      what a process holds at most beside its interpreter, by part
+    layers_that_fit how many layers fit into memory
+
+Measured values stand beside these in every result, so that a wrong count shows.
+"""
+
+import math
+
+from awq_ref.matmul.tiles import CAST_WEIGHTS, DEQUANTIZED_WEIGHTS
+from awq_ref.model import ModelConfig, block_linear_shapes, block_norm_shapes
+from awq_ref.model.decoder import PREFILL_CHUNK
+from awq_ref.report.memory import kv_cache_bytes, linear_bytes
+from awq_ref.spec import QuantSpec
+
+FLOAT = 4  # bytes of a float32
+MAKING = 6  # bytes of a weight while its linear is made: codes, their fields, float32
+ACTIVATIONS = 4  # arrays as wide as the stream that live at the same time
+GATES = 3  # arrays as wide as the MLP: gate, up, their product
+MARGIN = 0.85  # of free memory that is used: the rest is for what these counts leave out
+
+
+def _linears(config: ModelConfig, spec: QuantSpec, residency: str, layers: int) -> int:
+    shapes = block_linear_shapes(config).values()
+    return layers * sum(linear_bytes(*shape, spec=spec, residency=residency) for shape in shapes)
+
+
+def _norms(config: ModelConfig, layers: int) -> int:
+    block = sum(math.prod(shape) for shape in block_norm_shapes(config).values())
+    return FLOAT * (layers * block + (config.hidden_size if config.family.final_norm else 0))
+
+
+def head_bytes(config: ModelConfig, head: str) -> int:
+    """Return the bytes of the head's matrix: float32, or int8 and a float32 step for each row."""
+    row = config.embedding_width
+    return config.vocab_size * (FLOAT * row if head == "float" else row + FLOAT)
+
+
+def _cache(config: ModelConfig, layers: int, columns: int) -> int:
+    return kv_cache_bytes(
+        n_layers=layers, n_kv_heads=config.num_key_value_heads, head_dim=config.head_dim,
+        capacity=columns, windows=config.windows[:layers],
+    )  # fmt: skip
+
+
+def token_bytes(
+    config: ModelConfig, *, spec: QuantSpec, residency: str, head: str = "float", context: int, layers: int
+) -> dict[str, int]:
+    """Return the bytes that one new token reads, by part, when `context` tokens are in the cache.
+
+    Examples
+    --------
+    >>> config = ModelConfig(8, 8, 1, 1, 1, 8, 100, max_position_embeddings=64)
+    >>> spec = QuantSpec(bits=4, group_size=8)
+    >>> token_bytes(config, spec=spec, residency="dense", context=3, layers=1)  # 7 linears of 8 x 8
+    {'linears': 1792, 'head': 3200, 'norms': 96, 'embedding': 32, 'cache': 192}
+    """
+    return {
+        "linears": _linears(config, spec, residency, layers),
+        "head": head_bytes(config, head),
+        "norms": _norms(config, layers),
+        "embedding": FLOAT * config.embedding_width,
+        "cache": _cache(config, layers, context),
+    }
+
+
+def token_flops(config: ModelConfig, *, tokens: int, before: int, layers: int) -> float:
+    """Return the operations of reading some tokens after others; logits are wanted of the last one alone.
+
+    Scores and mixtures: a multiplication and an addition each, per query head, channel and column seen.
+    """
+    weights = layers * sum(math.prod(shape) for shape in block_linear_shapes(config).values())
+    columns = sum(before + token + 1 for token in range(tokens))
+    attended = 4.0 * layers * config.num_attention_heads * config.head_dim * columns
+    return 2.0 * tokens * weights + attended + 2.0 * config.vocab_size * config.embedding_width
+
+
+def resident_bytes(
+    config: ModelConfig, *, spec: QuantSpec, residency: str, head: str, layers: int
+) -> dict[str, int]:
+    """Return the bytes of the weights in memory, by the parts of `Decoder.resident_bytes`."""
+    shared = config.tie_word_embeddings and head == "float"
+    return {
+        "embeddings": FLOAT * config.vocab_size * config.embedding_width,
+        "linears": _linears(config, spec, residency, layers),
+        "head": 0 if shared else head_bytes(config, head),
+        "norms": _norms(config, layers),
+    }
+
+
+def peak_bytes(
+    config: ModelConfig,
+    *,
+    spec: QuantSpec,
+    residency: str,
+    head: str,
+    layers: int,
+    tokens: int,
+    prompt: int,
+    threads: int,
+) -> dict[str, int]:
+    """Return what a process holds at most beside its interpreter: weights, cache, and the larger of two workings.
+
+    Working memory is that of making the largest linear, or of a chunk of the prompt: its activations, and what each
+    thread keeps for its tiles.
+    """
+    shapes = block_linear_shapes(config).values()
+    chunk = min(prompt, PREFILL_CHUNK)
+    making = MAKING * max(math.prod(shape) for shape in shapes)
+    tiles = 0 if residency == "dense" else threads * max(5 * CAST_WEIGHTS, 5 * DEQUANTIZED_WEIGHTS)
+    streams = FLOAT * chunk * (ACTIVATIONS * config.hidden_size + GATES * config.intermediate_size)
+    weights = resident_bytes(config, spec=spec, residency=residency, head=head, layers=layers)
+    return {
+        "weights": sum(weights.values()),
+        "cache": _cache(config, layers, tokens),
+        "working": max(making, tiles + streams),
+    }
+
+
+def layers_that_fit(
+    config: ModelConfig, *, spec: QuantSpec, residency: str, head: str, prompt: int, threads: int, free: int
+) -> int:
+    """Return how many layers, at most all, fit into the free bytes with embedding and head; may be 0."""
+
+    def needed(layers: int) -> int:
+        parts = peak_bytes(
+            config, spec=spec, residency=residency, head=head, layers=layers, tokens=prompt, prompt=prompt,
+            threads=threads,
+        )  # fmt: skip
+        return sum(parts.values())
+
+    fixed = needed(0)
+    each = needed(1) - fixed
+    return max(0, min(config.num_hidden_layers, int((MARGIN * free - fixed) // each)))

@@ -1,0 +1,56 @@
+"""A decoder of random codes, made in memory: the time of a product does not depend on the values.
+
+random_decoder    a configuration -> a decoder that runs
+
+One layer is made and the others are copies of it: each has memory of its own, as in a real model.
+"""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+
+from awq_ref.dtypes import F32
+from awq_ref.matmul import DenseLinear, Residency, to_operator
+from awq_ref.model import Block, Decoder, ModelConfig, block_linear_shapes, block_norm_shapes
+from awq_ref.paper.roofline import random_linear
+from awq_ref.spec import LinearOperator, QuantSpec
+
+
+def _table(rows: int, width: int) -> F32:
+    """A matrix of random numbers of the size of a model's."""
+    table = np.random.default_rng(1).random((rows, width), dtype=np.float32)
+    table -= 0.5
+    table *= 0.04
+    return table
+
+
+def _block(config: ModelConfig, spec: QuantSpec, residency: Residency) -> Block:
+    linears: dict[str, LinearOperator] = {
+        name: to_operator(random_linear(*shape, spec), residency)
+        for name, shape in block_linear_shapes(config).items()
+    }
+    norms = {name: np.ones(shape, dtype=np.float32) for name, shape in block_norm_shapes(config).items()}
+    return Block(norms, linears)
+
+
+def random_decoder(
+    config: ModelConfig, *, spec: QuantSpec, residency: Residency, head: str = "float", layers: int
+) -> Decoder:
+    """Return a decoder of some layers of a configuration, with random weights.
+
+    Parameters
+    ----------
+    config : ModelConfig
+        Of a plain family: one of `SHAPES`.
+    spec : QuantSpec
+    residency : "packed", "codes" or "dense"
+    head : "float" or "int8"
+    layers : int
+    """
+    first = _block(config, spec, residency)
+    blocks = [first, *(copy.deepcopy(first) for _ in range(layers - 1))]
+    embedding = _table(config.vocab_size, config.hidden_size)
+    matrix = embedding if config.tie_word_embeddings else _table(config.vocab_size, config.hidden_size)
+    norm = np.ones(config.hidden_size, dtype=np.float32)
+    return Decoder(replace(config, num_hidden_layers=layers), embedding, blocks, norm, DenseLinear(matrix))
