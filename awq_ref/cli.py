@@ -1,4 +1,4 @@
-"""The command line: `awq-ref quantize | generate | chat | perplexity | inspect | paper | bench | vectors | conform | demo`.
+"""The command line: `awq-ref quantize | generate | chat | perplexity | inspect | paper | bench | ... | demo`.
 
 The options of every command; what they do is in `awq_ref.commands`.
 Exit code 0: done. 1: `conform` found a backend wrong. 2: an error or an interrupt, one message on standard error and

@@ -44,7 +44,7 @@ def median(call: Callable[[], object], rounds: int = ROUNDS) -> float:
 
 
 def _passes_of_a_tile() -> dict[str, float]:
-    """Seconds of one weight in the passes of `multiply_factored`, on one thread, a tile after the other in the cache."""
+    """Seconds of one weight in the passes of `multiply_factored`: one thread, a tile that stays in the cache."""
     # g groups of n bytes and R outputs; two fields of 4 bits in a byte
     n = GROUP_SIZE * BITS // 8
     g = CAST_WEIGHTS // (GROUP_SIZE * WIDTH)

@@ -77,7 +77,10 @@ def _memory(runs: list[Row]) -> str:
 def _where(run: Row) -> str:
     watched = run["watched"]
     rows = [
-        [row["operation"], str(row["calls"]), f"{row['seconds'] * 1e3:.2f}", f"{row['share']:.0%}", _giga(row["bytes_per_s"])]
+        [
+            row["operation"], str(row["calls"]), f"{row['seconds'] * 1e3:.2f}", f"{row['share']:.0%}",
+            _giga(row["bytes_per_s"]),
+        ]
         for row in watched["operations"]
     ]  # fmt: skip
     layers = sorted(seconds * 1e3 for seconds in watched["layers"])

@@ -103,7 +103,7 @@ class _TimedLinear:
 
 
 def short_name(name: str, linears: dict[str, LinearOperator]) -> str:
-    """Return how a linear is called in a table: `o_proj`; parts of one product have one name, `q_proj+k_proj+v_proj`."""
+    """Return how a linear is called in a table: `o_proj`; parts of one product share a name, `gate_proj+up_proj`."""
     whole = getattr(linears[name], "whole", None)
     same = [
         other for other in linears if whole is not None and getattr(linears[other], "whole", None) is whole
