@@ -14,7 +14,7 @@ ARGS ?=
 PIP_INSTALL = -m pip --disable-pip-version-check --quiet install
 PYTEST = -m pytest -n $(JOBS) --maxprocesses=8
 
-.PHONY: help demo test lint parity witnesses docs bench clean
+.PHONY: help demo test lint parity witnesses docs bench benchmarks clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -45,7 +45,10 @@ witnesses: $(PARITY_VENV)/.parity ## hold other projects' code to the golden vec
 docs: $(VENV)/.test ## run every snippet of README.md and docs/
 	$(VENV)/bin/python tools/run_docs.py $(ARGS)
 
-bench: $(VENV)/.core ## every benchmark, as Markdown tables
+bench: $(VENV)/.core ## a model and a linear beside their rivals: a Markdown table, and build/bench.json
+	@$(VENV)/bin/python benchmarks/load_and_generate.py --json build/bench.json $(ARGS)
+
+benchmarks: $(VENV)/.core ## every benchmark, as Markdown tables
 	@for script in benchmarks/*.py; do $(VENV)/bin/python "$$script" $(ARGS) || exit 1; done
 
 clean: ## remove environments and caches

@@ -6,10 +6,10 @@
 Writes the checkpoint (494 M random bfloat16 weights, 1 GB) and its INT4 forms (round-to-nearest: the time does not know
 how the integers were chosen; a GGUF file of Q4_0 if llama.cpp is there), kept for the next run. Every measurement is a
 process of its own (`benchmarks/rivals`): it loads, reads prompts of 128 and 512 tokens and generates 32 more after
-each, greedily. Then one linear, packed, float32 and in MatMulNBits. Repeats take turns, and what is printed are medians of
-them, quartiles of the new tokens, and the median of the repeats' ratios to transformers in float32 (of a linear: to
-float32 NumPy). PYTHON is an interpreter that has the rival; --transformers is by default the one that `make parity`
-installs. A rival that is not there is left out.
+each, greedily. Then one linear, packed, float32 and in MatMulNBits. Repeats take turns, and what is printed are medians
+of them, quartiles of the new tokens, and the median of the repeats' ratios to transformers in float32 (of a linear: to
+float32 NumPy). PYTHON is an interpreter that has the rival: torch and transformers, xllamacpp, onnx and onnxruntime; by
+default the one that `make parity` and `make witnesses` fill. A rival that is not there is left out.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import platform
 import statistics
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,11 @@ QUICK = {"num_hidden_layers": 2, "vocab_size": 4096}
 PROMPTS, NEW = (128, 512), 32
 LINEARS, TOKENS, GROUP_SIZE = ((4096, 4096), (11008, 4096)), (1, 8, 128), 128
 RIVALS = Path(__file__).parent / "rivals"
+NEEDS = {
+    "torch_model.py": ("torch", "transformers"),
+    "llama_cpp.py": ("xllamacpp",),
+    "onnx_linear.py": ("onnx", "onnxruntime"),
+}
 TORCH, FLOAT = "transformers, float32", "float32 NumPy"
 
 
@@ -100,6 +106,18 @@ def run(python: str, script: str, options: dict[str, object], threads: int) -> d
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
+@lru_cache(maxsize=None)
+def has(python: str, script: str) -> bool:
+    """Tell whether an interpreter is there and has what a script imports; say so if not."""
+    if script not in NEEDS:
+        return True
+    test = f"import sys, importlib.util as u; sys.exit(not all(map(u.find_spec, {NEEDS[script]})))"
+    there = Path(python).exists() and subprocess.run([python, "-c", test], check=False).returncode == 0
+    if not there:
+        print(f"{' and '.join(NEEDS[script])}: not in {python}, left out", file=sys.stderr)
+    return there
+
+
 def take_turns(
     jobs: dict[str, tuple[str, str, dict[str, object]]], repeats: int, threads: int
 ) -> dict[str, list]:
@@ -113,7 +131,7 @@ def take_turns(
 
 def model_jobs(given: argparse.Namespace, config: dict[str, object]) -> dict[str, tuple]:
     """One row per rival: its interpreter, its script, its options. What is missing has none."""
-    paths = prepare(given.work, config, bool(given.llama_cpp))
+    paths = prepare(given.work, config, has(given.llama_cpp, "llama_cpp.py"))
     common = {"prompts": PROMPTS, "new": NEW, "threads": given.threads, "vocabulary": config["vocab_size"]}
     ways = {residency: {"residency": residency} for residency in ("packed", "codes", "dense")}
     ours = {
@@ -133,7 +151,7 @@ def model_jobs(given: argparse.Namespace, config: dict[str, object]) -> dict[str
     return {
         name: (python, script, common | options)
         for name, (python, script, options) in (ours | theirs).items()
-        if python and Path(python).exists()
+        if has(python, script)
     }
 
 
@@ -149,7 +167,7 @@ def linear_jobs(given: argparse.Namespace, shape: tuple[int, int]) -> dict[str, 
     return {
         name: (python, script, common | options)
         for name, (python, script, options) in jobs.items()
-        if python and Path(python).exists()
+        if has(python, script)
     }
 
 
@@ -209,9 +227,8 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--work", type=Path, default=Path("build/load_and_generate"))
-    parser.add_argument("--transformers", default=".venv-parity/bin/python", metavar="PYTHON")
-    parser.add_argument("--llama-cpp", metavar="PYTHON", help="has xllamacpp")
-    parser.add_argument("--onnxruntime", metavar="PYTHON", help="has onnx and onnxruntime")
+    for rival in ("--transformers", "--llama-cpp", "--onnxruntime"):
+        parser.add_argument(rival, default=".venv-parity/bin/python", metavar="PYTHON")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every repeat here")

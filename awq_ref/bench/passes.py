@@ -61,8 +61,8 @@ class Passes:
         Examples
         --------
         >>> passes = Passes(0.02e-9, 0.08e-9, 0.06e-9, 0.05e-9, 0.52, {1: 40e9, 2: 50e9})
-        >>> passes.crossing("stays"), passes.crossing("grows")  # 0.16 ns against 0.1, 0.08; half of it, a third
-        (2, 2)
+        >>> passes.crossing("stays"), passes.crossing("grows")  # 0.16 ns / T against 0.08, or 0.16 / T
+        (3, None)
         """
         threads = range(1, most + 1)
         return next((t for t in threads if self.packed_seconds(t, bus) <= self.dense_seconds(t, bus)), None)

@@ -7,6 +7,7 @@ run_bench   the result, a dictionary for JSON
 """
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -26,7 +27,7 @@ from awq_ref.bench.predict import layers_that_fit, peak_bytes, resident_bytes
 from awq_ref.bench.score import score
 from awq_ref.checkpoint import Float8Config, demo_model_path, model_name, resolve_model
 from awq_ref.errors import RangeError, UnsupportedError
-from awq_ref.model import ModelConfig
+from awq_ref.model import ModelConfig, block_linear_shapes
 from awq_ref.paper.capacity import free_bytes
 from awq_ref.pipeline import quantize_model
 from awq_ref.pipeline.reading import open_model
@@ -85,7 +86,9 @@ def open_target(model: str | None, shape: str | None) -> Iterator[Target]:
         yield Target(name, str(path), config, quantization.spec)
         return
     with TemporaryDirectory() as folder:
-        quantize_model(path, Path(folder) / "int4", recipe="rtn", bits=BITS, group_size=GROUP_SIZE)
+        group_size = math.gcd(GROUP_SIZE, *(into for _, into in block_linear_shapes(config).values()))
+        spec = QuantSpec(bits=BITS, group_size=group_size)
+        quantize_model(path, Path(folder) / "int4", recipe="rtn", bits=BITS, group_size=group_size)
         yield Target(f"{name}, rounded to nearest", str(Path(folder) / "int4"), config, spec)
 
 
