@@ -19,7 +19,7 @@ import platform
 import statistics
 import subprocess
 import sys
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +106,7 @@ def run(python: str, script: str, options: dict[str, object], threads: int) -> d
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-@lru_cache(maxsize=None)
+@cache
 def has(python: str, script: str) -> bool:
     """Tell whether an interpreter is there and has what a script imports; say so if not."""
     if script not in NEEDS:
