@@ -1,0 +1,170 @@
+"""Pages of the site that are made, not written.
+
+    written      the pages of docs/, examples/ and tutorials/ as the site has them
+    api_pages    one page per room: every public name
+    carriers     one page per equation and law: the functions and the tests that carry it, with their source
+    llms         llms.txt: the map of the site for programs that read it
+
+All return path -> text; tools/build_site.py writes them.
+"""
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = (
+    "awq_ref", "awq_ref.quantize", "awq_ref.pack", "awq_ref.matmul", "awq_ref.search", "awq_ref.calibration",
+    "awq_ref.model", "awq_ref.text", "awq_ref.checkpoint", "awq_ref.pipeline", "awq_ref.vectors",
+)  # fmt: skip
+MODULES = (
+    "awq_ref.spec", "awq_ref.errors", "awq_ref.report.errors", "awq_ref.report.memory", "awq_ref.report.perplexity",
+    "awq_ref.report.divergence", "awq_ref.report.quantization", "awq_ref.report.tables",
+)  # fmt: skip
+FENCE = re.compile(r"(^(`{3,}|~{3,})[^\n]*\n.*?^\2[ \t]*$)", flags=re.MULTILINE | re.DOTALL)
+CARRIER = re.compile(r"^(Code|Test): ((?:.+)(?:\n {2,}.+)*)$", flags=re.MULTILINE)
+SECTION = re.compile(r"^#{2,} (?:\[((?:AWQ|GPTQ|LLM|EVAL)-\d+)\]|(P-[A-Z]+)\b)", flags=re.MULTILINE)
+
+
+def public_names(module_name: str) -> list[str]:
+    """Return the public names of a room (its `__all__`), or what a module defines itself."""
+    module = importlib.import_module(module_name)
+    if hasattr(module, "__all__"):
+        return list(module.__all__)
+    return [
+        name
+        for name, thing in vars(module).items()
+        if not name.startswith("_") and getattr(thing, "__module__", None) == module_name
+    ]
+
+
+def _outside_code(text: str, change: re.Pattern[str], to: str) -> str:
+    parts = FENCE.split(text)  # prose, block, its fence, prose, ...
+    parts[0::3] = [change.sub(to, part) for part in parts[0::3]]
+    del parts[2::3]
+    return "".join(parts)
+
+
+def _one_title(text: str) -> str:
+    """A page with several titles has one on the site: the others go one level down."""
+    prose = "".join(FENCE.split(text)[0::3])
+    if len(re.findall(r"^# ", prose, flags=re.MULTILINE)) < 2:
+        return text
+    first, newline, rest = text.partition("\n")
+    return first + newline + _outside_code(rest, re.compile(r"^#(#*) ", flags=re.MULTILINE), r"##\1 ")
+
+
+def _with_carriers(text: str) -> str:
+    """Make the names of `Code:` and `Test:` links to the page of their equation, with their source."""
+    out, here = [], ""
+    for part in re.split(r"(?=^## |^### )", text, flags=re.MULTILINE):
+        match = SECTION.match(part)
+        here = (match[1] or match[2]).lower() if match else here
+
+        def linked(line: re.Match[str], page: str = here) -> str:
+            link = rf'<a href="carriers/{page}.html"><code>\1</code></a>'
+            return f"**{line[1]}:** " + re.sub(r"`([^`]+)`", link, line[2]) + "\n"
+
+        out.append(CARRIER.sub(linked, part) if match else part)
+    return "".join(out)
+
+
+def written(page: Path) -> str:
+    """Return a page of the repository as the site has it."""
+    text = page.read_text(encoding="utf-8")
+    text = text.replace("](../README.md)", "](../index.md)").replace("](../../README.md)", "](../../index.md)")
+    text = re.sub(r"^<!-- snippet: [^>]*-->\n+", "", text, flags=re.MULTILINE)
+    if page.name == "equations.md":
+        text = _with_carriers(text)
+    return _one_title(text)
+
+
+def _entry(module_name: str, name: str) -> list[str]:
+    thing = getattr(importlib.import_module(module_name), name)
+    path = f"{module_name}.{name}"
+    if inspect.isclass(thing):
+        return [f".. autoclass:: {path}", "   :members:", ""]
+    if inspect.isroutine(thing):
+        return [f".. autofunction:: {path}", ""]
+    shown = repr(thing)
+    value = ["   :value: " + shown] if len(shown) <= 60 and "\n" not in shown else []
+    kind = type(thing).__name__
+    return [f".. py:data:: {path}", *value, "", f"   A value of type ``{kind}``; its module says what it holds.", ""]
+
+
+def _module_doc(module_name: str) -> list[str]:
+    doc = inspect.getdoc(importlib.import_module(module_name)) or ""
+    return [".. code-block:: text", "", *("   " + line for line in doc.splitlines()), ""]
+
+
+def api_pages() -> dict[str, str]:
+    """Return the pages of the API reference."""
+    pages = {}
+    for module_name in (*ROOMS, *MODULES):
+        rule = "=" * len(module_name)
+        lines = [module_name, rule, "", *_module_doc(module_name)]
+        for name in public_names(module_name):
+            lines += _entry(module_name, name)
+        pages[f"api/{module_name}.rst"] = "\n".join(lines)
+    index = ["# API reference", "", "Every public name, from its docstring. `import awq_ref` gives the names of the",
+             "first page; each room's `__init__.py` lists its own. Shapes, dtypes and errors stand with every function;",
+             "*[source]* opens the line that computes it.", "", "```{toctree}", ":maxdepth: 1", ""]  # fmt: skip
+    pages["api/index.md"] = "\n".join([*index, *(*ROOMS, *MODULES), "```", ""])
+    return pages
+
+
+def _include(name: str, depth: str) -> list[str]:
+    """The source of `awq_ref.room.module.name` or `tests/file.py::name`."""
+    file, _, thing = name.partition("::")
+    if not thing:
+        parts = name.split(".")
+        split = next(n for n in range(len(parts) - 1, 0, -1) if ROOT.joinpath(*parts[:n]).with_suffix(".py").exists())
+        file, thing = "/".join(parts[:split]) + ".py", ".".join(parts[split:])
+    return [f"## `{thing}` in `{file}`", "", f"```{{literalinclude}} {depth}{file}", ":language: python",
+            f":pyobject: {thing}", ":lineno-match:", "```", ""]  # fmt: skip
+
+
+def carriers() -> dict[str, str]:
+    """Return a page for every equation and law of docs/equations.md: the code and the tests that carry it."""
+    text = (ROOT / "docs" / "equations.md").read_text(encoding="utf-8")
+    pages = {}
+    for part in re.split(r"(?=^## |^### )", text, flags=re.MULTILINE):
+        match = SECTION.match(part)
+        if not match:
+            continue
+        name = match[1] or match[2]
+        title = part.partition("\n")[0].lstrip("# ")
+        lines = ["---", "orphan: true", "---", "", f"# {title}: what carries it", "",
+                 f"The statement and its derivation: [{name}](../equations.md#{name.lower()}).", ""]  # fmt: skip
+        for line in CARRIER.finditer(part):
+            for carrier in dict.fromkeys(re.findall(r"`([^`]+)`", line[2])):
+                lines += _include(carrier, "../../repository/")
+        pages[f"docs/carriers/{name.lower()}.md"] = "\n".join(lines)
+    return pages
+
+
+def examples() -> str:
+    """Return the page of the examples: each file below what its docstring says."""
+    lines = ["# Examples", "", "Whole programs of at most sixty lines, in the folder `examples`; CI runs each. Backends in C,",
+             "JavaScript and Rust: [backends](backends/README.md).", ""]  # fmt: skip
+    for path in sorted((ROOT / "examples").glob("*.py")):
+        first = path.read_text(encoding="utf-8").split('"""')[1].splitlines()[0]
+        lines += [f"## {path.name}", "", first, "", f"```{{literalinclude}} {path.name}", ":language: python", "```", ""]
+    return "\n".join([*lines, "```{toctree}", ":hidden:", "", "backends/README", "```", ""])
+
+
+def llms(pages: dict[str, str]) -> str:
+    """Return llms.txt: one line per page, with the first sentence of it."""
+    lines = ["# awq_ref", "", "> AWQ quantization and int4 LLM inference in pure NumPy: from a Hugging Face checkpoint to",
+             "> 4-bit text, an oracle with golden vectors for other implementations, and a course.", ""]  # fmt: skip
+    for folder, title in (("", "Start"), ("docs/", "Documentation"), ("tutorials/", "Tutorials"), ("api/", "API reference")):
+        lines += [f"## {title}", ""]
+        for name, text in sorted(pages.items()):
+            here = name.startswith(folder) if folder else "/" not in name
+            if here and "orphan: true" not in text:
+                heading = re.search(r"^(?:# )+(.+)$|^(\S+)\n===", text, flags=re.MULTILINE)
+                label = (heading[1] or heading[2]) if heading else name
+                lines.append(f"- [{label}]({name.rpartition('.')[0]}.html)")
+        lines.append("")
+    return "\n".join(lines)
