@@ -59,29 +59,24 @@ print("in steps", row[0] / 0.125, " codes", codes[0], " back", dequantize(codes,
 
 # %%
 values = np.geomspace(1e-6, 1.0, 400, dtype=np.float32)
-half_up = (values.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)  # the bfloat16 below
+below = (values.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)  # the bfloat16 below
 gaps = {
     "float32": np.spacing(values),
-    "bfloat16": (half_up.view(np.uint32) + np.uint32(0x10000)).view(np.float32) - half_up,
+    "bfloat16": (below.view(np.uint32) + np.uint32(0x10000)).view(np.float32) - below,
     "float16": np.spacing(values.astype(np.float16)).astype(np.float32),
-    "a group of 4 bits, step 0.125": np.full(values.shape, 0.125, dtype=np.float32),
+    "4-bit codes, step 0.125": np.full(values.shape, 0.125, dtype=np.float32),
 }
 figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
 for (name, gap), style in zip(gaps.items(), ("-", "-", "-", "--"), strict=True):
     axes.loglog(values, gap, style, label=name)
 axes.axvline(2.0**-14, color="0.5", lw=1, ls=":")
-axes.annotate(
-    "below this float16 is a\ngrid too: subnormal",
-    (2.0**-14, 1e-4),
-    xytext=(-108, 0),
-    textcoords="offset points",
-)
+axes.text(8e-5, 3e-12, "left of this line float16\nis a grid too: subnormal", color="0.3")
 axes.set(
     xlabel="a number",
     ylabel="distance to the next one",
     title="Floats have relative steps, codes have one step",
 )
-_ = axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+_ = figure.legend(loc="outside lower center", ncols=4)
 
 # %% [markdown]
 # ## Predict, then run

@@ -41,7 +41,7 @@ print(f"AWQ's order:  0x{int(pack_nibbles(codes, order=AWQ_ORDER)[0, 0]):08x}")
 # | [P-PACK](../docs/equations.md#p-pack) | nibble j holds the code at order[j] | `eights[:, :, list(order)]` | [pack_nibbles](../awq_ref/pack/nibbles.py) |
 # | [P-PACK](../docs/equations.md#p-pack) | and back | `codes[:, :, list(order)] = in_order` | [unpack_nibbles](../awq_ref/pack/nibbles.py) |
 # | [P-PACK](../docs/equations.md#p-pack) | gemm: a word holds eight *outputs* of one input | `np.ascontiguousarray(linear.int_weight.T), order=AWQ_ORDER` | [pack](../awq_ref/pack/gemm.py) |
-# | [P-PACK](../docs/equations.md#p-pack) | GPTQ v1: zero points are stored less 1 | `codes - np.uint8(stored_less)` | [_pack_zeros](../awq_ref/pack/gptq.py) |
+# | [P-PACK](../docs/equations.md#p-pack) | GPTQ v1: a word of zero points is stored less 0x11111111 | `words - ONES[bits] * np.uint32(stored_less)` | [_pack_zeros](../awq_ref/pack/gptq.py) |
 
 # %%
 spec = QuantSpec(bits=4, group_size=32)
@@ -55,7 +55,7 @@ linear = QuantizedLinear(
 for layout in ("gemm", "gemv", "gptq", "gptq_v2", "pack-quantized"):
     tensors = pack_linear(linear, layout)
     print(f"{layout:15}", {name: array.shape for name, array in tensors.items()})
-print(draw_layout("gemm", rows=8, columns=32).partition("...")[0])
+print("\n".join(draw_layout("gemm", rows=8, columns=32).splitlines()[:5]))
 
 # %% [markdown]
 # Read one word by hand. `qweight[0, 0]` of gemm holds input 0 of the outputs 0 to 7; nibble 4 (bits 16 to 19) is output 1.
@@ -143,15 +143,24 @@ assert np.flatnonzero(wrong_rows).tolist() == [1, 2, 3, 4, 5, 6]
 # %% [markdown]
 # Outputs 0 and 7 are right, every statistic looks fine, and the model talks nonsense.
 #
-# Second, GPTQ's zero points: v1 stores z - 1, v2 stores z. A reader that takes one for the other is off by one everywhere; and z = 0 is
-# stored as -1, which is nibble 15.
+# Second, GPTQ's zero points: v1 stores z - 1, v2 stores z. Take one for the other, and all are off by one. Worse, v1
+# subtracts 0x11111111 from the whole word: a zero point of 0 becomes 15 and *borrows* from its neighbour.
 
 # %%
 v1 = pack_linear(linear, "gptq")
-as_v2 = unpack_linear(v1, spec, "gptq_v2")
-print("zero points:", linear.zero_point.ravel(), "  read as v2:", as_v2.zero_point.ravel())
-assert as_v2.zero_point[0, 0] == 15  # 0 - 1, in four bits
-assert (as_v2.zero_point[1:] == linear.zero_point[1:] - 1).all()
+as_v2 = unpack_linear(v1, spec, "gptq_v2").zero_point.ravel()
+print(f"word 0x76543210 - 0x11111111 = 0x{int(v1['qzeros'].view(np.uint32)[0, 0]):08x}")
+print("zero points:", linear.zero_point.ravel(), "  read as v2:", as_v2)
+assert as_v2.tolist() == [
+    15,
+    15,
+    0,
+    2,
+    3,
+    4,
+    5,
+    6,
+]  # off by one; 0 became 15, 1 lost 2 and became 15, 2 lost 2
 
 # %% [markdown]
 # ## Check yourself
