@@ -17,14 +17,19 @@ from pathlib import Path
 import site_links
 import site_pages
 
+from awq_ref import cli
+from awq_ref.checkpoint import demo_model_path
+
 ROOT = site_pages.ROOT
 SITE = ROOT / "docs" / "_site"  # settings, landing page, style
-GENERATED = "explain.html"  # made by `awq-ref explain`, where there is such a command
+LAYER = "model.layers.1.mlp.down_proj"  # the layer that the site explains
+SHOWN = {".png", ".svg", ".c", ".h", ".mjs", ".rs"}
 
 
-def _pages() -> dict[str, str]:
+def _pages(explained: bool) -> dict[str, str]:
     """Return path -> text of every page that is written or made from code."""
-    pages = {"index.md": site_pages.written(SITE / "index.md")}
+    explore = "docs/explore" if explained else ""
+    pages = {"index.md": site_pages.written(SITE / "index.md").replace("@EXPLORE@", explore)}
     for page in sorted((ROOT / "docs").rglob("*.md")):
         if not page.is_relative_to(SITE):
             pages[page.relative_to(ROOT).as_posix()] = site_pages.written(page)
@@ -32,12 +37,14 @@ def _pages() -> dict[str, str]:
         pages[page.relative_to(ROOT).as_posix()] = site_pages.written(page)
     for page in sorted((ROOT / "tutorials").glob("*.py")):
         if not page.name.startswith("_"):
-            pages[page.relative_to(ROOT).as_posix()] = page.read_text(encoding="utf-8")
+            pages[page.relative_to(ROOT).as_posix()] = site_pages.written(page)
+    pages["tutorials/README.md"] = site_pages.tutorials()
     pages |= site_pages.api_pages() | site_pages.carriers()
     pages["examples/index.md"] = site_pages.examples()
     pages["changelog.md"] = site_pages.changelog()
-    pages["tutorials/index.md"] = site_pages.tutorials(pages)
-    return pages
+    if explained:
+        pages["docs/explore.md"] = site_pages.explorer_page()
+    return pages | site_pages.programs(pages)
 
 
 def _write(path: Path, text: str) -> None:
@@ -47,44 +54,65 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
 
 
+def _copy(path: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    if not to.exists() or to.stat().st_mtime != path.stat().st_mtime:
+        shutil.copy2(path, to)
+
+
+def _explained(to: Path) -> bool:
+    """Let `awq-ref explain`, where there is such a command, write its page about the embedded model."""
+    if "explain" not in cli_commands():
+        return False
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "awq_ref", "explain", str(demo_model_path()), "--layer", LAYER, "--out", str(to)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    return True
+
+
+def cli_commands() -> list[str]:
+    """Return the names of the commands of `awq-ref`."""
+    actions = [action for action in cli._parser()._actions if isinstance(action.choices, dict)]
+    return [name for action in actions for name in action.choices]
+
+
 def _copy_rest(source: Path) -> None:
-    """Copy what pages show: pictures, programs, style; link the repository for the source of functions."""
+    """Copy what pages show: pictures, programs, style, the source of functions."""
     for folder in ("docs", "examples", "tutorials"):
         for path in (ROOT / folder).rglob("*"):
-            shown = path.suffix in {".png", ".svg", ".c", ".h", ".mjs", ".rs"} or path.parent.name in (
-                "examples",
-                "tutorials",
-            )
-            if path.is_file() and shown and path.suffix != ".md":
-                to = source / path.relative_to(ROOT)
-                to.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(path, to)
+            beside = path.parent.name == "examples" or path.name.startswith("_")
+            if path.is_file() and (path.suffix in SHOWN or (path.suffix == ".py" and beside)):
+                _copy(path, source / path.relative_to(ROOT))
+    for folder in ("awq_ref", "tests", "benchmarks", "tools", "examples"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".md"):
+                _copy(path, source / "repository" / path.relative_to(ROOT))
     for path in SITE.iterdir():
         if path.suffix in {".css", ".svg", ".png"}:
-            (source / "_static").mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, source / "_static" / path.name)
-    shutil.copy2(SITE / "conf.py", source / "conf.py")
+            _copy(path, source / "_static" / path.name)
+    _copy(SITE / "conf.py", source / "conf.py")
     _write(source / "repository.txt", str(ROOT))
-    link = source / "repository"
-    if not link.is_symlink():
-        link.symlink_to(ROOT, target_is_directory=True)
 
 
 def assemble(source: Path) -> dict[str, str]:
     """Put the sources of the site together; return the pages. Pages that are gone go from there too."""
-    pages = _pages()
+    pages = _pages(_explained(source / "_static" / "explain.html"))
     for name, text in pages.items():
         _write(source / name, text)
     _copy_rest(source)
-    for folder in ("docs", "api", "examples", "tutorials"):
+    for folder in ("docs", "api", "code", "examples", "tutorials"):
         for path in (source / folder).rglob("*"):
             name = path.relative_to(source).as_posix()
-            if path.suffix in {".md", ".rst"} and name not in pages:
+            stale = path.suffix in {".md", ".rst"} or (folder == "tutorials" and not path.name.startswith("_"))
+            if path.is_file() and stale and name not in pages and path.suffix not in SHOWN:
                 path.unlink()
     return pages
 
 
 def _sphinx(source: Path, html: Path, jobs: int) -> int:
+    if not (html / "searchindex.js").exists():  # a build that failed: what it knew goes, for the index to be whole
+        shutil.rmtree(source.parent / "doctrees", ignore_errors=True)
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", "-j", str(jobs)]
     command += ["-d", str(source.parent / "doctrees"), str(source), str(html)]
     return subprocess.run(command, env=os.environ | {"PYTHONWARNINGS": "ignore"}, check=False).returncode
@@ -98,7 +126,6 @@ def main() -> int:
     arguments = parser.parse_args()
     source, html = arguments.out.resolve() / "source", arguments.out.resolve() / "html"
     pages = assemble(source)
-    site_pages.explorer(source / "_static" / GENERATED)
     if code := _sphinx(source, html, arguments.jobs):
         return code
     _write(html / "llms.txt", site_pages.llms(pages))

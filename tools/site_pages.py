@@ -13,6 +13,10 @@ import inspect
 import re
 from pathlib import Path
 
+import site_docstrings
+
+import awq_ref
+
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
     "awq_ref", "awq_ref.quantize", "awq_ref.pack", "awq_ref.matmul", "awq_ref.search", "awq_ref.calibration",
@@ -24,6 +28,8 @@ MODULES = (
 )  # fmt: skip
 FENCE = re.compile(r"(^(`{3,}|~{3,})[^\n]*\n.*?^\2[ \t]*$)", flags=re.MULTILINE | re.DOTALL)
 CARRIER = re.compile(r"^(Code|Test): ((?:.+)(?:\n {2,}.+)*)$", flags=re.MULTILINE)
+LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s:#]+)\)")
+CODE_LINK = re.compile(r'href="(?:\.\./)*code/([\w./-]+)\.html"')
 SECTION = re.compile(r"^#{2,} (?:\[((?:AWQ|GPTQ|LLM|EVAL)-\d+)\]|(P-[A-Z]+)\b)", flags=re.MULTILINE)
 
 
@@ -70,19 +76,86 @@ def _with_carriers(text: str) -> str:
     return "".join(out)
 
 
+def _to_site(page: Path, text: str) -> str:
+    """Turn links to the README, to chapters not yet there and to programs into links to the site's pages."""
+    up = "../" * len(page.relative_to(ROOT).parts[:-1])
+
+    def changed(match: re.Match[str]) -> str:
+        label, path = match[1], (page.parent / match[2]).resolve()
+        if path == ROOT / "README.md":
+            return f"[{label}]({up}index.md)"
+        if not path.is_relative_to(ROOT):
+            return match[0]
+        if path.parent == ROOT / "tutorials":
+            return match[0] if path.exists() else label
+        name = path.relative_to(ROOT).as_posix()
+        if path.suffix == ".py" or name.startswith("awq_ref/"):
+            return f'<a href="{up}code/{name}.html">{label}</a>'
+        return match[0]
+
+    return LINK.sub(changed, text)
+
+
 def written(page: Path) -> str:
     """Return a page of the repository as the site has it."""
-    text = page.read_text(encoding="utf-8")
-    text = text.replace("](../README.md)", "](../index.md)").replace("](../../README.md)", "](../../index.md)")
+    text = _to_site(page, page.read_text(encoding="utf-8"))
+    if page.suffix == ".py":
+        return text
     text = re.sub(r"^<!-- snippet: [^>]*-->\n+", "", text, flags=re.MULTILINE)
     if page.name == "equations.md":
         text = _with_carriers(text)
+    if page.name == "index.md" and page.parent.name == "paper":
+        names = sorted(other.stem for other in page.parent.glob("*.md") if other != page)
+        text += "\n".join(["", "```{toctree}", ":hidden:", "", *names, "```", ""])
     return _one_title(text)
+
+
+def programs(pages: dict[str, str]) -> dict[str, str]:
+    """Return a page with the source of each program that one of the pages links to."""
+    made = {}
+    for name in sorted({name for text in pages.values() for name in CODE_LINK.findall(text)}):
+        up = "../" * name.count("/")
+        made[f"code/{name}.md"] = "\n".join([
+            "---", "orphan: true", "---", "", f"# {name}", "", f"```{{literalinclude}} ../{up}repository/{name}",
+            "```" if not name.endswith(".py") else ":language: python\n:linenos:\n```", ""])  # fmt: skip
+    return made
+
+
+def changelog() -> str:
+    """Return the changelog, whose links start at the root."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    return text.replace("](README.md", "](index.md")
+
+
+def tutorials() -> str:
+    """Return the course's first page, with its chapters below it."""
+    readme = ROOT / "tutorials" / "README.md"
+    text = written(readme) if readme.exists() else "# The course\n"
+    return text + "\n```{toctree}\n:hidden:\n:glob:\n\n[0-9]*\n```\n"
+
+
+def explorer_page() -> str:
+    """Return the page around what `awq-ref explain` made."""
+    page = "../_static/explain.html"
+    return f"""# A layer, step by step
+
+Weights of one group, what they meet, the search, the codes, the bits, the product: made by `awq-ref explain` from the
+embedded model, every number by the package. <a href="{page}">Open it as a page of its own</a>.
+
+<iframe class="explorer" src="{page}" title="A layer of the embedded model, step by step"></iframe>
+"""
+
+
+def _summary(thing: object) -> str:
+    """The first line of a docstring, as reStructuredText."""
+    return site_docstrings.inline((inspect.getdoc(thing) or "").partition("\n")[0])
 
 
 def _entry(module_name: str, name: str) -> list[str]:
     thing = getattr(importlib.import_module(module_name), name)
     path = f"{module_name}.{name}"
+    if home := getattr(awq_ref, "_HOMES", {}).get(name) if module_name == "awq_ref" else None:
+        return [f"* :py:obj:`{home}.{name}`: {_summary(thing)}"]  # described on the page of its room
     if inspect.isclass(thing):
         return [f".. autoclass:: {path}", "   :members:", ""]
     if inspect.isroutine(thing):

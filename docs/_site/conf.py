@@ -18,7 +18,7 @@ language = "en"
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton"]
 source_suffix = {".md": "myst-nb", ".py": "myst-nb", ".rst": "restructuredtext"}
-exclude_patterns = ["conf.py", "examples/*.py", "examples/backends/**/*.py", "tutorials/_*.py"]
+exclude_patterns = ["conf.py", "repository/**", "examples/*.py", "tutorials/_*.py"]
 
 myst_enable_extensions = ["colon_fence", "deflist", "attrs_block", "attrs_inline", "dollarmath"]
 myst_dmath_double_inline = True
@@ -49,7 +49,7 @@ html_css_files = ["style.css"]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True, "top_of_page_buttons": []}
-pygments_style = "a11y-high-contrast-light" if False else "xcode"
+pygments_style, pygments_dark_style = "default", "github-dark"
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
