@@ -118,6 +118,21 @@ def _sphinx(source: Path, html: Path, jobs: int) -> int:
     return subprocess.run(command, env=os.environ | {"PYTHONWARNINGS": "ignore"}, check=False).returncode
 
 
+def _for_keyboards(html: Path) -> None:
+    """Let what scrolls by itself be reached by the keyboard, and give headings of the menu their level."""
+    changes = {
+        "<pre>": '<pre tabindex="0">',
+        '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
+        'class="caption" role="heading">': 'class="caption" role="heading" aria-level="2">',
+    }
+    for path in html.rglob("*.html"):
+        if "_static" not in path.parts:
+            text = path.read_text(encoding="utf-8")
+            for old, new in changes.items():
+                text = text.replace(old, new)
+            _write(path, text)
+
+
 def main() -> int:
     """Build; the exit code says whether everything worked and every link leads somewhere."""
     parser = argparse.ArgumentParser(description="Build the documentation site.")
@@ -128,6 +143,7 @@ def main() -> int:
     pages = assemble(source)
     if code := _sphinx(source, html, arguments.jobs):
         return code
+    _for_keyboards(html)
     _write(html / "llms.txt", site_pages.llms(pages))
     broken = site_links.broken_links(html)
     print("\n".join([f"broken link: {line}" for line in broken] or [f"every link leads somewhere: {html}/index.html"]))

@@ -18,7 +18,7 @@ COLORS = {  # ink, rule, one per recipe; at least 3 : 1 against the page
     "light": ("#1f2328", "#d0d7de", ("#8c959f", "#0969da", "#1a7f37")),
     "dark": ("#e6edf3", "#3d444d", ("#7d8590", "#4493f8", "#3fb950")),
 }
-WIDTH, LABELS, BAR, GAP, SECTION = 720, 132, 20, 5, 22
+WIDTH, LABELS, BAR, GAP, SECTION = 520, 124, 18, 4, 22
 
 
 def numbers(page: str) -> dict[tuple[str, str], float]:
@@ -42,8 +42,8 @@ def _text(x: float, y: float, text: str, ink: str, *, size: int = 14, anchor: st
 def draw(values: dict[tuple[str, str], float], theme: str) -> str:
     """Return the figure: a panel for each width, its bars to the panel's own scale."""
     ink, rule, colors = COLORS[theme]
-    out = [_text(0, 18, "How far the quantized model's predictions are from the float model's", ink, size=16, bold=True)]
-    out.append(_text(0, 38, "KL divergence in nats per token, groups of 128; shorter is better", ink, size=13))
+    out = [_text(0, 18, "What quantization does to a model's predictions", ink, size=17, bold=True)]
+    out.append(_text(0, 38, "divergence from the float model, nats per token; less is better", ink, size=13))
     y = 58
     for bits in ("INT4", "INT3", "INT2"):
         worst = max(values[recipe, f"{bits} g128"] for recipe in RECIPES)
@@ -52,11 +52,11 @@ def draw(values: dict[tuple[str, str], float], theme: str) -> str:
         out.append(_text(0, y - 2, bits, ink, bold=True))
         for color, (recipe, label) in zip(colors, RECIPES.items(), strict=True):
             value = values[recipe, f"{bits} g128"]
-            length = (WIDTH - LABELS - 130) * value / worst
-            share = "" if recipe == "rtn" else f"  ({value / values['rtn', f'{bits} g128']:.0%} of it)"
-            out.append(_text(LABELS - 8, y + 15, label, ink, anchor="end"))
+            length = (WIDTH - LABELS - 110) * value / worst
+            share = "" if recipe == "rtn" else f"  ({value / values['rtn', f'{bits} g128']:.0%})"
+            out.append(_text(LABELS - 8, y + 14, label, ink, anchor="end"))
             out.append(f'<rect x="{LABELS}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2" fill="{color}"/>')
-            out.append(_text(LABELS + length + 8, y + 15, f"{value:.4f}{share}", ink))
+            out.append(_text(LABELS + length + 8, y + 14, f"{value:.4f}{share}", ink))
             y += BAR + GAP
         y += 5
     font = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"

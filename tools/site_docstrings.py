@@ -15,7 +15,7 @@ from typing import Any
 SECTIONS = ("Parameters", "Returns", "Yields", "Raises", "Attributes", "Notes", "Examples", "References", "Warns")
 EQUATION = re.compile(r"\[((?:AWQ|GPTQ|LLM|EVAL)-\d+)\]|\b(P-[A-Z]{3,})\b")
 PAGE = re.compile(r"docs/([\w/-]+)\.md(#[\w-]+)?")
-FIELD = re.compile(r"^(\w[\w, .]*?) *: +(\S.*)$")
+FIELD = re.compile(r"^(\w[\w, .]*?) +: +(\S.*)$")
 SPECIAL = re.compile(r"([\\*|_])")
 
 
@@ -106,6 +106,8 @@ def _prose(block: list[str]) -> list[str]:
     rest = list(block)
     while rest:
         line = rest[0]
+        if FIELD.match(line):
+            return [*out, *_fields(rest)]
         if line.startswith("Equation ") or _indent(line) >= 4 or re.search(r"\S {3,}\S", line):
             end = next((n for n, x in enumerate(rest) if n and not x.startswith(("Equation ", " "))), len(rest))
             ids = " ".join(sorted({m[0] for x in rest[:end] for m in re.finditer(r"\[(?:AWQ|GPTQ|LLM|EVAL)-\d+\]", x)}))
@@ -115,8 +117,7 @@ def _prose(block: list[str]) -> list[str]:
             end = next((n for n, x in enumerate(rest) if n and x.startswith("Equation ")), len(rest))
             if line.startswith(("Source:", "Sources:")):
                 end = next((n for n, x in enumerate(rest) if n and not x.startswith(" ")), end)
-            fields = FIELD.match(line) and len(rest[:end]) > 1 and not line.startswith("Source")
-            out += _fields(rest[:end]) if fields else [*(inline(x.strip()) for x in rest[:end]), ""]
+            out += [*(inline(x.strip()) for x in rest[:end]), ""]
         rest = rest[end:]
     return out
 

@@ -155,7 +155,7 @@ def _entry(module_name: str, name: str) -> list[str]:
     thing = getattr(importlib.import_module(module_name), name)
     path = f"{module_name}.{name}"
     if home := getattr(awq_ref, "_HOMES", {}).get(name) if module_name == "awq_ref" else None:
-        return [f"* :py:obj:`{home}.{name}`: {_summary(thing)}"]  # described on the page of its room
+        return [f"* :py:obj:`{home}.{name}`: {_summary(thing)}", ""]  # described on the page of its room
     if inspect.isclass(thing):
         return [f".. autoclass:: {path}", "   :members:", ""]
     if inspect.isroutine(thing):

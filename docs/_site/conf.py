@@ -47,6 +47,7 @@ html_title = "awq_ref"
 html_static_path = ["_static"]
 html_css_files = ["style.css"]
 html_copy_source = False
+html_show_search_summary = False  # from the disk a browser fetches no other page to cut one from
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True, "top_of_page_buttons": []}
 pygments_style, pygments_dark_style = "default", "github-dark"

@@ -33,20 +33,17 @@ def test_the_figure_of_the_first_page_is_the_one_for_the_scheme(open_page, schem
 
 
 @pytest.mark.parametrize(
-    ("words", "found"), [("zero point", "docs/equations.html"), ("feedback_factor", "api/awq_ref.quantize.html")]
+    ("words", "found"), [("zero point", "docs/equations.html"), ("feedback_factor", "api/awq_ref.quantize")]
 )
 def test_search_works_from_the_disk(open_page, words, found):
     page = open_page(f"search.html?q={words.replace(' ', '+')}")
-    page.wait_for_selector("#search-results ul.search li a")
-    page.wait_for_function("document.querySelectorAll('#search-results ul.search li a').length > 1")
-    targets = page.eval_on_selector_all("#search-results ul.search li a", "links => links.map(a => a.href)")
-    assert any(found in target for target in targets)
+    page.wait_for_selector(f"#search-results ul.search a[href*='{found}']")  # times out, and fails, where there is none
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["index.html", CHAPTER, API])
 def test_axe_has_no_serious_finding(open_page, name, scheme):
-    violations = Axe().run(open_page(name, scheme=scheme)).response["violations"]
+    violations = Axe().run(open_page(name, scheme=scheme), options={"preload": False}).response["violations"]
     serious = {
         found["id"]: [node["html"][:120] for node in found["nodes"]][:3]
         for found in violations
