@@ -70,7 +70,7 @@ figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
 for (name, gap), style in zip(gaps.items(), ("-", "-", "-", "--"), strict=True):
     axes.loglog(values, gap, style, label=name)
 axes.axvline(2.0**-14, color="0.5", lw=1, ls=":")
-axes.text(8e-5, 3e-12, "left of this line float16\nis a grid too: subnormal", color="0.3")
+axes.text(8e-5, 2e-13, "left of this line float16\nis a grid too: subnormal", color="0.3")
 axes.set(
     xlabel="a number",
     ylabel="distance to the next one",
