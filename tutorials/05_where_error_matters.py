@@ -33,7 +33,7 @@ plt.rcParams.update(STYLE)
 with tempfile.TemporaryDirectory() as folder:  # a model whose activations have outliers, as large models have
     grow_outliers(demo_model_path(), Path(folder) / "model")
     weight = Checkpoint.open(Path(folder) / "model").read("model.layers.2.mlp.gate_proj.weight")
-    statistics = awq_ref.calibrate(Path(folder) / "model", samples=4, seq_len=256)
+    statistics = awq_ref.calibrate(Path(folder) / "model", samples=2, seq_len=256)
 site = statistics.sites["2.mlp.gate_up"]  # what gate_proj of block 2 reads
 mean_abs = site.act_mean_abs
 print(f"mean |x|: median channel {np.median(mean_abs):.2f}, largest {np.sort(mean_abs)[-5:].round(1)}")

@@ -57,7 +57,7 @@ print("scaled  ", (pseudo_quantize(row * s, spec=spec) / s)[0].round(3), "  the 
 with tempfile.TemporaryDirectory() as folder:  # the model with outliers of chapter 05
     grow_outliers(demo_model_path(), Path(folder) / "model")
     weight = Checkpoint.open(Path(folder) / "model").read("model.layers.2.mlp.gate_proj.weight")
-    site = awq_ref.calibrate(Path(folder) / "model", samples=4, seq_len=256).sites["2.mlp.gate_up"]
+    site = awq_ref.calibrate(Path(folder) / "model", samples=2, seq_len=256).sites["2.mlp.gate_up"]
 spec = QuantSpec(bits=3, group_size=128)
 five = salient(site.act_mean_abs, 0.02)
 rest = np.setdiff1d(np.arange(256), five)
