@@ -100,7 +100,7 @@ axes.set(
     ylabel="output error, plain rounding = 1",
     title="The search: one loss for each alpha (star: chosen)",
 )
-_ = axes.legend(loc="upper right")
+_ = axes.legend(loc="lower left")
 print({name: (search.alpha, round(search.loss / search.loss_rtn, 3)) for name, search in found.items()})
 
 # %% [markdown]
