@@ -142,7 +142,7 @@ left.set(
     xlabel="column of o_proj (8 query heads)", ylabel="row of v_proj (4 kv heads)", title="Who feeds whom"
 )
 left.xaxis.set_ticks_position("bottom")
-left.set_xticks(range(0, 257, 64))
+left.set_xticks(range(0, 257, 32))
 names = [*changes, *wrong]
 colours = ["C0"] * len(changes) + ["C3"] * len(wrong)
 right.barh(names, [*changes.values(), *wrong.values()], color=colours)
