@@ -225,7 +225,7 @@ linears = sum(op.out_features * op.in_features for block in decoder.blocks for o
 embedding = decoder.embed_tokens.size
 print(f"linears {linears:,}, embedding {embedding:,}")
 assert linears == 6 * (2 * 256 * 256 + 2 * 128 * 256 + 3 * 256 * 768)
-# 2. The first one: it is the only one that has looked around before all others build on it.
+# 2. The first one: all others were trained to read what it adds.
 without = []
 for left_out in range(len(decoder.blocks)):
     x = decoder.embed(code_ids[None])
