@@ -31,7 +31,14 @@ plt.rcParams.update(STYLE)
 # %%
 weight = np.float32([[-1.0, -0.5, 0.25, 0.875, 0.0, 0.125, -0.125, 0.5]])  # eight weights, w
 linear = quantize_linear(weight, spec=awq_ref.QuantSpec(bits=4, group_size=8))
-print("q, int_weight:", linear.int_weight[0], "  delta, scales:", linear.scales[0], "  z, zero_point:", linear.zero_point[0])
+print(
+    "q, int_weight:",
+    linear.int_weight[0],
+    "  delta, scales:",
+    linear.scales[0],
+    "  z, zero_point:",
+    linear.zero_point[0],
+)
 
 # %% [markdown]
 # Eight floats became eight codes, one step and one zero point: 8 * 4 + 16 + 4 bits instead of 256. The rest of this course is about doing
@@ -68,13 +75,22 @@ print("q, int_weight:", linear.int_weight[0], "  delta, scales:", linear.scales[
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
-    awq_ref.quantize_model(demo_model_path(), f"{folder}/int4", bits=4, group_size=128, recipe="rtn", samples=1, seq_len=64)
+    awq_ref.quantize_model(
+        demo_model_path(), f"{folder}/int4", bits=4, group_size=128, recipe="rtn", samples=1, seq_len=64
+    )
     checkpoint = Checkpoint.open(f"{folder}/int4")
     prefix = "model.layers.0.mlp.gate_proj."
     tensors = {name: checkpoint.read_stored(prefix + name) for name in ("qweight", "qzeros", "scales")}
-    config = json.loads((Path(folder) / "int4" / "config.json").read_text(encoding="utf-8"))["quantization_config"]
+    config = json.loads((Path(folder) / "int4" / "config.json").read_text(encoding="utf-8"))[
+        "quantization_config"
+    ]
 gate = Checkpoint.open(demo_model_path()).read(prefix + "weight")
-print("gate_proj, out x in:", gate.shape, " in the file:", {name: (a.shape, str(a.dtype)) for name, a in tensors.items()})
+print(
+    "gate_proj, out x in:",
+    gate.shape,
+    " in the file:",
+    {name: (a.shape, str(a.dtype)) for name, a in tensors.items()},
+)
 print({key: config[key] for key in ("quant_method", "bits", "group_size", "version", "zero_point")})
 
 # %% [markdown]
@@ -84,41 +100,28 @@ print({key: config[key] for key in ("quant_method", "bits", "group_size", "versi
 
 # %%
 stations = (
-    ((0, 1), "C0", "w
-weight (768, 256)
-float32"),
-    ((1, 1), "C0", "w s
-channel_scales
-(256,)"),
-    ((2, 1), "C1", "delta, z
-scales (768, 2)
-zero_point (768, 2)"),
-    ((2, 0), "C2", "q
-int_weight (768, 256)
-uint8"),
-    ((1, 0), "C2", "qweight (256, 96)
-qzeros (2, 96)
-scales (2, 768)"),
-    ((0, 0), "C0", "(q - z) delta
-in the matmul,
-tile by tile"),
+    ((0, 1), "C0", "w\nweight (768, 256)\nfloat32"),
+    ((1, 1), "C0", "w s\nchannel_scales\n(256,)"),
+    ((2, 1), "C1", "delta, z\nscales (768, 2)\nzero_point (768, 2)"),
+    ((2, 0), "C2", "q\nint_weight (768, 256)\nuint8"),
+    ((1, 0), "C2", "qweight (256, 96)\nqzeros (2, 96)\nscales (2, 768)"),
+    ((0, 0), "C0", "(q - z) delta\nin the matmul,\ntile by tile"),
 )
-steps = ("fold
-ch. 06-08", "range
-ch. 02, 09", "round
-ch. 01, 02", "pack
-ch. 03", "multiply
-ch. 14")
+steps = ("fold\nch. 06-08", "range\nch. 02, 09", "round\nch. 01, 02", "pack\nch. 03", "multiply\nch. 14")
 figure, axes = plt.subplots(figsize=(8.4, 3.6), layout="constrained")
 for place, colour, text in stations:
     box = {"boxstyle": "round,pad=0.6", "fc": "white", "ec": colour, "lw": 1.5}
     axes.text(*place, text, ha="center", va="center", bbox=box)
 for (start, _, _), (end, _, _), text in zip(stations, stations[1:], steps, strict=False):
     gap = 34 if start[0] == end[0] else 66  # points between the middle of a box and the arrow
-    axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "0.4", "shrinkA": gap, "shrinkB": gap})
+    axes.annotate(
+        "", end, start, arrowprops={"arrowstyle": "-|>", "color": "0.4", "shrinkA": gap, "shrinkB": gap}
+    )
     offset = (30, 0) if start[0] == end[0] else (0, 15)
     middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
-    axes.annotate(text, middle, xytext=offset, textcoords="offset points", ha="center", va="center", color="0.35")
+    axes.annotate(
+        text, middle, xytext=offset, textcoords="offset points", ha="center", va="center", color="0.35"
+    )
 axes.set(xlim=(-0.4, 2.4), ylim=(-0.35, 1.35), title="From a weight to a word and back")
 axes.set_axis_off()
 
@@ -132,7 +135,11 @@ axes.set_axis_off()
 down = quantize_linear(np.ones((256, 768), dtype=np.float32), spec=awq_ref.QuantSpec(bits=4, group_size=128))
 packed = pack_linear(down, "gemm")
 print({name: array.shape for name, array in packed.items()})
-assert {name: array.shape for name, array in packed.items()} == {"qweight": (768, 32), "qzeros": (6, 32), "scales": (6, 256)}
+assert {name: array.shape for name, array in packed.items()} == {
+    "qweight": (768, 32),
+    "qzeros": (6, 32),
+    "scales": (6, 256),
+}
 
 # %% [markdown]
 # Inputs stand first in the file, outputs first in the code; eight outputs to a word.
@@ -146,11 +153,15 @@ assert {name: array.shape for name, array in packed.items()} == {"qweight": (768
 read = unpack_linear(tensors, awq_ref.QuantSpec(bits=4, group_size=128), "gemm")
 right = dequantize_linear(read)
 reshaped = tensors["scales"].reshape(read.scales.shape)
-wrong = (read.int_weight.astype(np.float32) - np.repeat(read.zero_point, 128, axis=1)) * np.repeat(reshaped, 128, axis=1)
+wrong = (read.int_weight.astype(np.float32) - np.repeat(read.zero_point, 128, axis=1)) * np.repeat(
+    reshaped, 128, axis=1
+)
 for name, back in (("transposed", right), ("reshaped", wrong)):
     print(f"{name:11} relative error of the weight {relative_error(gate, back - gate):.3f}")
 assert relative_error(gate, right - gate) < 0.15
-assert relative_error(gate, wrong - gate) > 1.5 * relative_error(gate, right - gate)  # the symptom: plausible, and wrong
+assert relative_error(gate, wrong - gate) > 1.5 * relative_error(
+    gate, right - gate
+)  # the symptom: plausible, and wrong
 
 # %% [markdown]
 # All scales of a layer look alike, so the error is not enormous: about twice what rounding costs. A model read like this speaks, badly.
@@ -161,6 +172,7 @@ assert relative_error(gate, wrong - gate) > 1.5 * relative_error(gate, right - g
 # the package itself to the same answers. Here [AWQ-4](../docs/equations.md#awq-4): codes, scales and zero points to a weight. Row i, group g of the
 # scales belongs to the inputs g * group_size and following; -1 means one group per row.
 
+
 # %%
 def my_weight(int_weight, scales, zero_point, group_size):
     """Return float32 (out, in)."""
@@ -169,6 +181,7 @@ def my_weight(int_weight, scales, zero_point, group_size):
 
 asked = {"weight_dtype": "float32"}
 print(check_function("dequantize", my_weight, asked))
+
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true}
 # One solution; the planted bug repeats the scales tile by tile (s0 s1 s0 s1 ...) instead of group by group.
@@ -181,7 +194,9 @@ def a_weight(int_weight, scales, zero_point, group_size, spread=np.repeat):
 
 def a_tiled_weight(int_weight, scales, zero_point, group_size):
     """The scales of all groups, again and again."""
-    return a_weight(int_weight, scales, zero_point, group_size, spread=lambda array, size, axis: np.tile(array, (1, size)))
+    return a_weight(
+        int_weight, scales, zero_point, group_size, spread=lambda array, size, axis: np.tile(array, (1, size))
+    )
 
 
 accepted = check_function("dequantize", a_weight, asked)
