@@ -7,8 +7,8 @@
 # %% [markdown]
 # # 00 The map
 #
-# **Question.** The paper writes s, the code writes `channel_scales`, and a file holds `scales`, which are something else. Which of
-# the three names belong together?
+# **Question.** The paper writes s, the code writes `channel_scales`, and a file holds `scales`, which are something
+# else. Which of the three names belong together?
 
 # %%
 import json
@@ -41,8 +41,8 @@ print(
 )
 
 # %% [markdown]
-# Eight floats became eight codes, one step and one zero point: 8 * 4 + 16 + 4 bits instead of 256. The rest of this course is about doing
-# that well, storing it, and computing with it.
+# Eight floats became eight codes, one step and one zero point: 8 * 4 + 16 + 4 bits instead of 256. The rest of this
+# course is about doing that well, storing it, and computing with it.
 #
 # ## The equation beside its line
 #
@@ -69,7 +69,8 @@ print(
 # | s | `channel_scales`, (in,) | - : folded into norms and rows | scales, best_scales | 06, 08 |
 # | alpha | `alpha` | - | ratio | 07 |
 #
-# The trap is in the fourth and the eighth row: two things called scales, and the one that AWQ is named for is in no file at all.
+# The trap is in the fourth and the eighth row: two things called scales, and the one that AWQ is named for is in no
+# file at all.
 #
 # A real file: the embedded model, rounded to nearest.
 
@@ -96,7 +97,8 @@ print({key: config[key] for key in ("quant_method", "bits", "group_size", "versi
 # %% [markdown]
 # ## The effect, seen
 #
-# What the names are for: the way of the data, from a float weight to a word in a file and back, with the arrays' shapes for this linear.
+# What the names are for: the way of the data, from a float weight to a word in a file and back, with the arrays'
+# shapes for this linear.
 
 # %%
 stations = (
@@ -128,8 +130,8 @@ axes.set_axis_off()
 # %% [markdown]
 # ## Predict, then run
 #
-# `down_proj` maps 768 inputs to 256 outputs, in groups of 128. **Before you run the next cell:** write down the shapes of its `qweight`, `qzeros` and
-# `scales`.
+# `down_proj` maps 768 inputs to 256 outputs, in groups of 128. **Before you run the next cell:** write down the
+# shapes of its `qweight`, `qzeros` and `scales`.
 
 # %%
 down = quantize_linear(np.ones((256, 768), dtype=np.float32), spec=awq_ref.QuantSpec(bits=4, group_size=128))
@@ -146,8 +148,8 @@ assert {name: array.shape for name, array in packed.items()} == {
 #
 # ## Break it
 #
-# The file's `scales` are (groups, out). A reader who wants (out, groups) may *reshape* instead of transposing. The number of elements fits, so nothing
-# complains.
+# The file's `scales` are (groups, out). A reader who wants (out, groups) may *reshape* instead of transposing. The
+# number of elements fits, so nothing complains.
 
 # %%
 read = unpack_linear(tensors, awq_ref.QuantSpec(bits=4, group_size=128), "gemm")
@@ -164,13 +166,15 @@ assert relative_error(gate, wrong - gate) > 1.5 * relative_error(
 )  # the symptom: plausible, and wrong
 
 # %% [markdown]
-# All scales of a layer look alike, so the error is not enormous: about twice what rounding costs. A model read like this speaks, badly.
+# All scales of a layer look alike, so the error is not enormous: about twice what rounding costs. A model read like
+# this speaks, badly.
 #
 # ## Check yourself
 #
-# Every chapter ends like this: you write one function, and golden vectors judge it. They were made by slow, plain oracles, and they hold
-# the package itself to the same answers. Here [AWQ-4](../docs/equations.md#awq-4): codes, scales and zero points to a weight. Row i, group g of the
-# scales belongs to the inputs g * group_size and following; -1 means one group per row.
+# Every chapter ends like this: you write one function, and golden vectors judge it. They were made by slow, plain
+# oracles, and they hold the package itself to the same answers. Here [AWQ-4](../docs/equations.md#awq-4): codes,
+# scales and zero points to a weight. Row i, group g of the scales belongs to the inputs g * group_size and following;
+# -1 means one group per row.
 
 
 # %%

@@ -40,8 +40,9 @@ print(
 )
 
 # %% [markdown]
-# The embedded model has 5.8 million weights and has read Python's standard library. It knows that `self.name = name`. In this chapter we
-# walk from the ids to these logits ourselves. All matrices on the way are linears: they are what the other chapters quantize.
+# The embedded model has 5.8 million weights and has read Python's standard library. It knows that `self.name = name`.
+# In this chapter we walk from the ids to these logits ourselves. All matrices on the way are linears: they are what
+# the other chapters quantize.
 #
 # ## The equation beside its line
 #
@@ -104,8 +105,8 @@ assert np.allclose(
 # %% [markdown]
 # ## The effect, seen
 #
-# Left: one head. Each row is a token that looks back; the last row must find out which name comes next. Right: read the stream after each block as if it
-# were the last one (a "logit lens"), and see when the answer appears.
+# Left: one head. Each row is a token that looks back; the last row must find out which name comes next. Right: read
+# the stream after each block as if it were the last one (a "logit lens"), and see when the answer appears.
 
 # %%
 tokens = [model.tokenizer.decode([i]).replace("\n", "\\n") or "start" for i in ids]
@@ -136,8 +137,8 @@ print(
 # %% [markdown]
 # ## Predict, then run
 #
-# Rope turns queries and keys by their positions. Let the whole text begin at position 1000 instead of 0. **Before you run the next cell:** what
-# happens to the scores between its tokens?
+# Rope turns queries and keys by their positions. Let the whole text begin at position 1000 instead of 0. **Before you
+# run the next cell:** what happens to the scores between its tokens?
 
 # %%
 q = np.random.default_rng(4).standard_normal((T, 1, D), dtype=np.float32)
@@ -153,8 +154,8 @@ assert np.abs(here - there).max() < 1e-4 * np.abs(here).max()
 #
 # ## Break it
 #
-# There are two conventions for the pairs that rope turns: channel i with i + D / 2 (Hugging Face), or 2 i with 2 i + 1 (the first LLaMA). Files
-# look alike. Take the wrong one, and see what a text costs, in nats per token.
+# There are two conventions for the pairs that rope turns: channel i with i + D / 2 (Hugging Face), or 2 i with 2 i +
+# 1 (the first LLaMA). Files look alike. Take the wrong one, and see what a text costs, in nats per token.
 
 # %%
 code = "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(self, item):\n        self.items.append(item)\n"
@@ -171,7 +172,8 @@ assert costs["neighbours"] > costs["half"] + 0.25  # the symptom: fluent at firs
 #
 # ## Check yourself
 #
-# Rope, as Hugging Face pairs it: x (tokens, heads, head_dim), the first `rotary_dim` channels turn, the rest is copied. f_i = theta^(-2 i / rotary_dim).
+# Rope, as Hugging Face pairs it: x (tokens, heads, head_dim), the first `rotary_dim` channels turn, the rest is
+# copied. f_i = theta^(-2 i / rotary_dim).
 
 
 # %%
@@ -216,7 +218,8 @@ assert not wrong_one.is_right
 # %% [markdown]
 # ## Exercises
 #
-# 1. How many of the model's weights stand in the linears of its blocks, which are what gets quantized? How many in the embedding?
+# 1. How many of the model's weights stand in the linears of its blocks, which are what gets quantized? How many in
+#    the embedding?
 # 2. Blocks *add* to a stream, so one of them can be left out. Which one can `code` least do without?
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true}

@@ -50,8 +50,8 @@ print(f"mean |x|: median channel {np.median(mean_abs):.2f}, largest {np.sort(mea
 # | [AWQ-7](../docs/equations.md#awq-7) | the output error, from C = X^T X / n alone | `np.einsum("ri,ri->r", product, part)` | [gram_row_losses](../awq_ref/search/objective.py) |
 # | [EVAL-4](../docs/equations.md#eval-4) | each channel's part of it | `E_oi (E C)_oi` | [channel_contributions](../awq_ref/report/errors.py) |
 #
-# The output is a sum over channels of weight times activation. An error of a weight reaches the output multiplied by its
-# activation. So a weight is *salient* not because it is large, but because what it meets is large.
+# The output is a sum over channels of weight times activation. An error of a weight reaches the output multiplied by
+# its activation. So a weight is *salient* not because it is large, but because what it meets is large.
 
 # %%
 spec = QuantSpec(bits=3, group_size=128)
@@ -77,8 +77,8 @@ for name, share in left.items():
     print(f"kept {name:25} {share:6.1%} of the output error is left")
 
 # %% [markdown]
-# This is table 1 of the paper, for one layer: two channels of a hundred carry a good part of the error, and only the activations
-# know which. The largest weights are as good a guide as dice. (The whole table: `awq-ref paper salient`.)
+# This is table 1 of the paper, for one layer: two channels of a hundred carry a good part of the error, and only the
+# activations know which. The largest weights are as good a guide as dice. (The whole table: `awq-ref paper salient`.)
 #
 # ## The effect, seen
 
@@ -102,8 +102,8 @@ right_axes.set(
 # %% [markdown]
 # ## Predict, then run
 #
-# Look at the *weights* of the salient five: they were shrunk by 32. **Before you run the next cell:** are their rounding
-# errors smaller than those of the other columns, and how do they compare with the weights themselves?
+# Look at the *weights* of the salient five: they were shrunk by 32. **Before you run the next cell:** are their
+# rounding errors smaller than those of the other columns, and how do they compare with the weights themselves?
 
 # %%
 five = salient(mean_abs, 0.02)
@@ -119,8 +119,8 @@ assert np.abs(error[:, five]).mean() > 0.9 * np.abs(weight[:, five]).mean()
 #
 # ## Break it
 #
-# A real notebook of a course on AWQ took the activations of another layer: the input of `o_proj` for `gate_proj`. Both have
-# 256 channels, so nothing complains. The symptom: protecting "salient" channels does not help any more.
+# A real notebook of a course on AWQ took the activations of another layer: the input of `o_proj` for `gate_proj`.
+# Both have 256 channels, so nothing complains. The symptom: protecting "salient" channels does not help any more.
 
 # %%
 of_another_site = statistics.sites["2.self_attn.o"].act_mean_abs
@@ -130,8 +130,8 @@ assert broken > 0.85
 assert left["5 of largest activations"] < 0.75
 
 # %% [markdown]
-# When a method gains nothing, look first at *which* input it was given. Here every site has a name, and the search takes
-# its statistics by it ([plan](../awq_ref/search/plan.py)).
+# When a method gains nothing, look first at *which* input it was given. Here every site has a name, and the search
+# takes its statistics by it ([plan](../awq_ref/search/plan.py)).
 #
 # ## Check yourself
 #

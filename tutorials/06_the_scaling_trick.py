@@ -37,9 +37,10 @@ print("plain   ", pseudo_quantize(row, spec=spec)[0].round(3))
 print("scaled  ", (pseudo_quantize(row * s, spec=spec) / s)[0].round(3), "  the weight:", row[0])
 
 # %% [markdown]
-# 0.04 is less than half a step, so it was lost: 0. Multiplied by 4 it is more than a step: it is rounded to a multiple of the
-# step, and divided by 4 again it comes back with a quarter of the error. Its neighbours noticed nothing, because 0.16 is not the
-# largest of the group, so the step stayed. That is all of AWQ. The division is done by the activation: Q(W s) (x / s).
+# 0.04 is less than half a step, so it was lost: 0. Multiplied by 4 it is more than a step: it is rounded to a
+# multiple of the step, and divided by 4 again it comes back with a quarter of the error. Its neighbours noticed
+# nothing, because 0.16 is not the largest of the group, so the step stayed. That is all of AWQ. The division is done
+# by the activation: Q(W s) (x / s).
 #
 # ## The equation beside its line
 #
@@ -50,8 +51,8 @@ print("scaled  ", (pseudo_quantize(row * s, spec=spec) / s)[0].round(3), "  the 
 # | [AWQ-7](../docs/equations.md#awq-7) | E = Q(W s) / s - W, in the layer's own terms | `error /= fold.columns` | [quantization_errors](../awq_ref/search/objective.py) |
 #
 # Read EVAL-5 as the paper does. RoundErr is a quarter of a step in the mean, whatever s is. So the error of a scaled
-# channel changes by (delta' / delta) / s. As long as the step does not grow, delta' = delta, and the error falls as 1 / s.
-# But s also makes the scaled weights larger, and one day they *are* the largest of their group.
+# channel changes by (delta' / delta) / s. As long as the step does not grow, delta' = delta, and the error falls as 1
+# / s. But s also makes the scaled weights larger, and one day they *are* the largest of their group.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:  # the model with outliers of chapter 05
@@ -117,12 +118,13 @@ print(
 assert np.array_equal(result, pseudo_quantize(weight, spec=spec))
 
 # %% [markdown]
-# Nothing, to the last bit: all steps grow by 8, and 8 is a power of two. A common factor of s is free. Only *differences* within a
-# group help; chapter 07 uses the freedom to keep the numbers in the middle of float16.
+# Nothing, to the last bit: all steps grow by 8, and 8 is a power of two. A common factor of s is free. Only
+# *differences* within a group help; chapter 07 uses the freedom to keep the numbers in the middle of float16.
 #
 # ## Break it
 #
-# Forget to divide. A scale that was multiplied into the weights must leave somewhere, or the layer computes something else.
+# Forget to divide. A scale that was multiplied into the weights must leave somewhere, or the layer computes something
+# else.
 
 # %%
 scales = np.ones(256, dtype=np.float32)

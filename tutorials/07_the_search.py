@@ -34,8 +34,8 @@ for alpha in (0.0, 0.5, 1.0):
     print(f"alpha {alpha}: s =", candidate(mean_abs, alpha).round(3))
 
 # %% [markdown]
-# One number, alpha, makes the scales of all channels: a power of the mean activation. alpha = 0 is plain rounding; alpha = 1 scales
-# in full proportion. The search tries eleven alphas and keeps the best. That is the whole search.
+# One number, alpha, makes the scales of all channels: a power of the mean activation. alpha = 0 is plain rounding;
+# alpha = 1 scales in full proportion. The search tries eleven alphas and keeps the best. That is the whole search.
 #
 # ## The equation beside its line
 #
@@ -46,11 +46,12 @@ for alpha in (0.0, 0.5, 1.0):
 # | [AWQ-7](../docs/equations.md#awq-7) | L = tr(E C E^T) | `total += gram_loss(error, self._statistics.gram_sum)` | [GramObjective](../awq_ref/search/objective.py) |
 # | [P-CHOICE](../docs/equations.md#p-choice) | of equal losses the smallest alpha | `min(finite, key=self.losses.__getitem__)` | [search_channel_scales](../awq_ref/search/channel_scales.py) |
 #
-# *Why sqrt(max * min)?* The most asked question about AWQ. A common factor of s changes nothing (chapter 06), so one is free to
-# choose it. With this one the largest and the smallest scale are reciprocal: 8 and 1/8, not 64 and 1. Scaled weights, norms and steps
-# then stay in the middle of float16. It is no part of the quality.
+# *Why sqrt(max * min)?* The most asked question about AWQ. A common factor of s changes nothing (chapter 06), so one
+# is free to choose it. With this one the largest and the smallest scale are reciprocal: 8 and 1/8, not 64 and 1.
+# Scaled weights, norms and steps then stay in the middle of float16. It is no part of the quality.
 #
-# *Who remembers the tokens?* Nobody. With the Gram matrix C = X^T X / n the squared error over all tokens is a quadratic form:
+# *Who remembers the tokens?* Nobody. With the Gram matrix C = X^T X / n the squared error over all tokens is a
+# quadratic form:
 
 # %%
 model = awq_ref.load_model(demo_model_path())
@@ -65,8 +66,8 @@ print(
 assert np.isclose(direct_loss(error, x), gram_loss(error, gram), rtol=1e-4)
 
 # %% [markdown]
-# So calibration keeps two small arrays per site: a, for the candidates, and C, for their losses. A candidate costs the same after
-# ten tokens and after ten million.
+# So calibration keeps two small arrays per site: a, for the candidates, and C, for their losses. A candidate costs
+# the same after ten tokens and after ten million.
 #
 # ## The effect, seen
 
@@ -104,13 +105,13 @@ _ = axes.legend(loc="lower left")
 print({name: (search.alpha, round(search.loss / search.loss_rtn, 3)) for name, search in found.items()})
 
 # %% [markdown]
-# Both curves fall, reach a valley, and rise: chapter 06 again, for all channels at once. q, k and v share one input, so they share one
-# s, and their losses are added.
+# Both curves fall, reach a valley, and rise: chapter 06 again, for all channels at once. q, k and v share one input,
+# so they share one s, and their losses are added.
 #
 # ## Predict, then run
 #
-# Multiply the chosen scales of gate_up by 4. **Before you run the next cell:** is the loss smaller, the same, or larger? And
-# multiplied by 3?
+# Multiply the chosen scales of gate_up by 4. **Before you run the next cell:** is the loss smaller, the same, or
+# larger? And multiplied by 3?
 
 # %%
 loss = GramObjective(layers["gate_up"], sites["gate_up"], lambda w: pseudo_quantize(w, spec=spec))
@@ -125,8 +126,8 @@ assert abs(loss(chosen * np.float32(3.0)) / loss(chosen) - 1.0) < 0.02
 #
 # ## Break it
 #
-# A channel that never fires has a = 0. The published form clamps its power to 1e-4 and takes it into the normalization like any
-# other. One dead channel, and all others move.
+# A channel that never fires has a = 0. The published form clamps its power to 1e-4 and takes it into the
+# normalization like any other. One dead channel, and all others move.
 
 # %%
 with_dead = np.append(mean_abs, np.float32(0.0))
@@ -137,13 +138,14 @@ assert (candidate(with_dead, 0.5)[:4] == candidate(mean_abs, 0.5)).all()
 assert candidate_llm_awq(with_dead, 0.5).max() > 20 * candidate_llm_awq(mean_abs, 0.5).max()  # the symptom
 
 # %% [markdown]
-# In exact arithmetic this is harmless, a common factor. In a checkpoint it is not: all norms are divided by up to 159 and all
-# columns multiplied by it, and both must still fit into float16. Ours leaves dead channels out
-# ([decision 8](../docs/decisions.md#dead-channels)).
+# In exact arithmetic this is harmless, a common factor. In a checkpoint it is not: all norms are divided by up to 159
+# and all columns multiplied by it, and both must still fit into float16. Ours leaves dead channels out ([decision
+# 8](../docs/decisions.md#dead-channels)).
 #
 # ## Check yourself
 #
-# The channel scales of one alpha, our form of [AWQ-6](../docs/equations.md#awq-6): mind the floor, and the dead channels.
+# The channel scales of one alpha, our form of [AWQ-6](../docs/equations.md#awq-6): mind the floor, and the dead
+# channels.
 
 
 # %%
@@ -182,8 +184,8 @@ assert not wrong.is_right
 #
 # 1. Why can the chosen alpha never be worse than plain rounding, on the calibration text? Which alpha guarantees it?
 # 2. Keep only the diagonal of C, as if channels were independent. Does the search choose the same alpha?
-# 3. Statistics of two texts are merged by adding sums ([P-CHUNK](../docs/equations.md#p-chunk)). Why must it be sums and a
-#    count, and not two means?
+# 3. Statistics of two texts are merged by adding sums ([P-CHUNK](../docs/equations.md#p-chunk)). Why must it be sums
+#    and a    count, and not two means?
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true}
 # 1. alpha = 0: its scales are exactly 1, so its loss is that of plain rounding, and the least of all is chosen.

@@ -7,7 +7,8 @@
 # %% [markdown]
 # # 08 Folding
 #
-# **Question.** Q(W s) wants its input divided by s. Who divides it, if no new operation shall run when the model speaks?
+# **Question.** Q(W s) wants its input divided by s. Who divides it, if no new operation shall run when the model
+# speaks?
 
 # %%
 import matplotlib.pyplot as plt
@@ -39,9 +40,9 @@ print(
 )
 
 # %% [markdown]
-# Nobody new divides. A norm multiplies every channel by its weight gamma, last of all. So gamma / s is stored in place of gamma, and the
-# division costs nothing. What stands before a linear is its *producer*; the fold is right if the producer can take 1 / s, and
-# if *everyone* who reads it is multiplied by s.
+# Nobody new divides. A norm multiplies every channel by its weight gamma, last of all. So gamma / s is stored in
+# place of gamma, and the division costs nothing. What stands before a linear is its *producer*; the fold is right if
+# the producer can take 1 / s, and if *everyone* who reads it is multiplied by s.
 #
 # ## The equation beside its line
 #
@@ -54,8 +55,9 @@ print(
 # | [AWQ-8](../docs/equations.md#awq-8) | query head h reads kv head h // (H / G) | `np.repeat(rows, n_heads // n_kv_heads, axis=1)` | [query_head_tie](../awq_ref/search/ties.py) |
 #
 # A Llama block has four such places: norm to q, k, v; v to o; norm to gate and up; up to down. In the code they are
-# [rows of a plan](../awq_ref/search/plan.py). Between up and down stands an elementwise product, and a factor passes through a
-# product. Between v and o stands the attention: it mixes tokens, never channels, so a factor per channel passes through too.
+# [rows of a plan](../awq_ref/search/plan.py). Between up and down stands an elementwise product, and a factor passes
+# through a product. Between v and o stands the attention: it mixes tokens, never channels, so a factor per channel
+# passes through too.
 
 # %%
 model = awq_ref.load_model(demo_model_path(), residency="dense")
@@ -120,8 +122,8 @@ assert max(changes.values()) < 1e-5  # float32 has 24 bits; scales were between 
 #
 # ## The effect, seen
 #
-# Left: which row of v_proj feeds which column of o_proj. This model has 8 query heads and 4 key-value heads, so each row of v feeds *two*
-# columns of o. Right: the same four folds, and three that look just as reasonable.
+# Left: which row of v_proj feeds which column of o_proj. This model has 8 query heads and 4 key-value heads, so each
+# row of v feeds *two* columns of o. Right: the same four folds, and three that look just as reasonable.
 
 # %%
 untied = np.exp2(rng.uniform(-2, 2, len(tie))).astype(np.float32)  # a scale for each column of o_proj
@@ -155,13 +157,14 @@ right.set(
 right.invert_yaxis()
 
 # %% [markdown]
-# A wrong fold does not crash. It is a model that is a little, or much, worse, and whoever did it blames the quantization. So here
-# folding is tested on its own, for every family, before anything is rounded ([P-FOLD](../docs/equations.md#p-fold)).
+# A wrong fold does not crash. It is a model that is a little, or much, worse, and whoever did it blames the
+# quantization. So here folding is tested on its own, for every family, before anything is rounded
+# ([P-FOLD](../docs/equations.md#p-fold)).
 #
 # ## Predict, then run
 #
-# gamma / s must be stored in 16 bits, so it is rounded. **Before you run the next cell:** by how much does the function change if
-# the readers are multiplied by s, and by how much if they are multiplied by s' = gamma / stored?
+# gamma / s must be stored in 16 bits, so it is rounded. **Before you run the next cell:** by how much does the
+# function change if the readers are multiplied by s, and by how much if they are multiplied by s' = gamma / stored?
 
 # %%
 gamma = block.norms["input_layernorm"]
@@ -173,12 +176,13 @@ assert np.abs(stored * effective / gamma - 1.0).max() < 2e-7
 assert np.abs(stored * s_norm / gamma - 1.0).max() > 1e-3  # bfloat16 has 8 bits
 
 # %% [markdown]
-# The rounding of a norm need not be an error: the readers' weights are about to be rounded anyway, and take it along for free.
+# The rounding of a norm need not be an error: the readers' weights are about to be rounded anyway, and take it along
+# for free.
 #
 # ## Break it
 #
-# Gemma's checkpoints store w = gamma - 1, and the norm multiplies by 1 + w. A converter that divides w by s, as it would any
-# norm, gives (1 + w / s), which is not (1 + w) / s.
+# Gemma's checkpoints store w = gamma - 1, and the norm multiplies by 1 + w. A converter that divides w by s, as it
+# would any norm, gives (1 + w / s), which is not (1 + w) / s.
 
 # %%
 w = np.float32([0.5, -0.2, 1.0, 0.0])
@@ -195,9 +199,9 @@ assert np.allclose(mended, truth, rtol=1e-5)
 # %% [markdown]
 # ## Check yourself
 #
-# The fold of v into o stands or falls with one line: which key-value head does a query head read? Write attention with grouped queries:
-# q (T, heads, D), k and v (S, kv_heads, D); the queries are the last T of the S columns and see nothing of the future; scores are
-# `scale` times q . k.
+# The fold of v into o stands or falls with one line: which key-value head does a query head read? Write attention
+# with grouped queries: q (T, heads, D), k and v (S, kv_heads, D); the queries are the last T of the S columns and see
+# nothing of the future; scores are `scale` times q . k.
 
 
 # %%
