@@ -158,7 +158,10 @@ assert np.abs(here - there).max() < 1e-4 * np.abs(here).max()
 # 1 (the first LLaMA). Files look alike. Take the wrong one, and see what a text costs, in nats per token.
 
 # %%
-code = "class Stack:\n    def __init__(self):\n        self.items = []\n\n    def push(self, item):\n        self.items.append(item)\n"
+code = (
+    "class Stack:\n    def __init__(self):\n        self.items = []\n\n"
+    "    def push(self, item):\n        self.items.append(item)\n"
+)
 code_ids = model.tokenizer.encode(code)
 wrong_rope = replace(decoder, config=replace(config, rope=replace(config.rope, neighbours=True)))
 costs = {}
