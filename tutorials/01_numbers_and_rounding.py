@@ -28,8 +28,9 @@ for name in ("float32", "float16", "bfloat16"):
     print(f"0.1 in {name:8} is {round_to(tenth, name)[0]:.10f}")
 
 # %% [markdown]
-# Three formats, three neighbours of 0.1. A float keeps a fixed number of *leading* bits: float32 has 24, float16 has 11,
-# bfloat16 has 8. So its error is a share of the value. A grid of integers is different: its steps all have one width.
+# Three formats, three neighbours of 0.1. A float keeps a fixed number of *leading* bits: float32 has 24, float16 has
+# 11, bfloat16 has 8. So its error is a share of the value. A grid of integers is different: its steps all have one
+# width.
 #
 # ## The equation beside its line
 #
@@ -70,7 +71,7 @@ figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
 for (name, gap), style in zip(gaps.items(), ("-", "-", "-", "--"), strict=True):
     axes.loglog(values, gap, style, label=name)
 axes.axvline(2.0**-14, color="0.5", lw=1, ls=":")
-axes.text(8e-5, 3e-12, "left of this line float16\nis a grid too: subnormal", color="0.3")
+axes.text(8e-5, 2e-13, "left of this line float16\nis a grid too: subnormal", color="0.3")
 axes.set(
     xlabel="a number",
     ylabel="distance to the next one",
@@ -115,8 +116,8 @@ assert dequantize(codes, step, zero_point)[0, 0] == -5 * 0.125
 # ## Check yourself
 #
 # The simplest integer grid has no zero point. Per token and group of neighbours: step = max |x| / 127, in float32;
-# code = round(x / step), held to -127 ... 127, as int8; a group of zeros has step 0 and codes 0. W4A8 kernels do this to
-# activations. [The operation](../docs/conformance.md#operations) is `quantize_activations`.
+# code = round(x / step), held to -127 ... 127, as int8; a group of zeros has step 0 and codes 0. W4A8 kernels do this
+# to activations. [The operation](../docs/conformance.md#operations) is `quantize_activations`.
 
 
 # %%

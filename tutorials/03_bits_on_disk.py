@@ -28,13 +28,14 @@ print(f"in sequence:  0x{int(pack_nibbles(codes)[0, 0]):08x}")
 print(f"AWQ's order:  0x{int(pack_nibbles(codes, order=AWQ_ORDER)[0, 0]):08x}")
 
 # %% [markdown]
-# A hexadecimal digit is a nibble: four bits, one code. The *lowest* nibble stands at the right. So the first word reads
-# 0, 1, 2, ... from the right. The second reads 0 2 4 6 1 3 5 7 from the right: even positions in the low half, odd ones in
-# the high half. One AND with 0x000f000f then gives a GPU codes 0 and 1 in the two halves of a register.
+# A hexadecimal digit is a nibble: four bits, one code. The *lowest* nibble stands at the right. So the first word
+# reads 0, 1, 2, ... from the right. The second reads 0 2 4 6 1 3 5 7 from the right: even positions in the low half,
+# odd ones in the high half. One AND with 0x000f000f then gives a GPU codes 0 and 1 in the two halves of a register.
 #
 # ## The equation beside its line
 #
-# A layout is a map from (output, input, bit) to (word, bit of the word), one to one: [P-PACK](../docs/equations.md#p-pack).
+# A layout is a map from (output, input, bit) to (word, bit of the word), one to one:
+# [P-PACK](../docs/equations.md#p-pack).
 #
 # | equation | in words | line of the package | where |
 # |---|---|---|---|
@@ -47,18 +48,20 @@ print(f"AWQ's order:  0x{int(pack_nibbles(codes, order=AWQ_ORDER)[0, 0]):08x}")
 spec = QuantSpec(bits=4, group_size=32)
 rng = np.random.default_rng(3)
 linear = QuantizedLinear(
-    int_weight=rng.integers(0, 16, (8, 32), dtype=np.uint8),
-    scales=np.full((8, 1), 0.125, dtype=np.float16),
-    zero_point=np.arange(8, dtype=np.uint8)[:, None],
+    int_weight=rng.integers(0, 16, (8, 64), dtype=np.uint8),
+    scales=np.full((8, 2), 0.125, dtype=np.float16),
+    zero_point=np.repeat(np.arange(8, dtype=np.uint8)[:, None], 2, axis=1),
     spec=spec,
 )
-for layout in ("gemm", "gemv", "gptq", "gptq_v2", "pack-quantized"):
+names = ("gemm", "gemv", "gemv_fast", "gptq", "pack-quantized")
+for layout in names:
     tensors = pack_linear(linear, layout)
     print(f"{layout:15}", {name: array.shape for name, array in tensors.items()})
-print("\n".join(draw_layout("gemm", rows=8, columns=32).splitlines()[:5]))
+print("\n".join(draw_layout("gemm", rows=8, columns=64).splitlines()[:5]))
 
 # %% [markdown]
-# Read one word by hand. `qweight[0, 0]` of gemm holds input 0 of the outputs 0 to 7; nibble 4 (bits 16 to 19) is output 1.
+# Read one word by hand. `qweight[0, 0]` of gemm holds input 0 of the outputs 0 to 7; nibble 4 (bits 16 to 19) is
+# output 1.
 
 # %%
 word = int(pack_linear(linear, "gemm")["qweight"].view(np.uint32)[0, 0])
@@ -69,8 +72,9 @@ assert [nibbles[AWQ_ORDER.index(output)] for output in range(8)] == linear.int_w
 # %% [markdown]
 # ## The effect, seen
 #
-# The first 32 bits of the weight's words in five layouts. Each cell is a nibble, high end left as in a hexadecimal number; it
-# says which weight (output, input) it belongs to. The colour is the output.
+# The first 32 bits of the weight's words in five layouts, read from the formulas of the conformance oracle. Each cell
+# is a nibble, high end left as in a hexadecimal number; it says which weight (output, input) it belongs to. The
+# colour is the output.
 
 
 # %%
@@ -86,7 +90,6 @@ def owners(layout):
     return [found[0, 4 * nibble] for nibble in range(8)]
 
 
-names = ("gemm", "gemv", "gemv_fast", "gptq", "pack-quantized")
 figure, axes = plt.subplots(figsize=(6.4, 3.0), layout="constrained")
 colours = plt.get_cmap("tab10")
 for line, layout in enumerate(names):
@@ -94,19 +97,33 @@ for line, layout in enumerate(names):
         axes.barh(line, 1, left=7 - nibble, height=0.8, color=colours(output), alpha=0.55, edgecolor="white")
         axes.text(7.5 - nibble, line, f"{output},{column}", ha="center", va="center")
 axes.set_yticks(range(len(names)), names)
-axes.set_xticks([x + 0.5 for x in range(8)], [f"bits {28 - 4 * x}.." for x in range(8)])
+axes.set_xticks([x + 0.5 for x in range(8)], [f"{28 - 4 * x}-{31 - 4 * x}" for x in range(8)])
+axes.set_xlabel("bits of the word")
 axes.set_title("Which weight (output, input) owns which nibble")
 axes.grid(visible=False)
 axes.invert_yaxis()
 
 # %% [markdown]
-# gemm gathers eight outputs, and shuffles them. The others gather inputs of one output; gptq looks the same in its first word, but its
-# words run down the inputs, so its tensor has the other shape. gemv_fast interleaves, and in steps of 8.
+# gemm gathers eight outputs, and shuffles them. The others gather inputs of one output. gptq looks the same in its
+# first word, but its words run down the inputs, so its tensor has the other shape. gemv_fast interleaves in steps of
+# 8.
 #
+# Now read all five by hand: take the first 32 bits of each file's tensor apart, and look every nibble up in the
+# picture.
+
+# %%
+for layout in names:
+    words = pack_linear(linear, layout)[PLACES[layout].weight[0]]
+    word = int(np.ascontiguousarray(words).reshape(-1).view(np.uint32)[0])  # two 16-bit words in gemv_fast
+    nibbles = [(word >> (4 * j)) & 0xF for j in range(8)]
+    print(f"{layout:15} 0x{word:08x}  nibbles from the low end {nibbles}")
+    assert nibbles == [linear.int_weight[output, column] for output, column in owners(layout)]
+
+# %% [markdown]
 # ## Predict, then run
 #
-# A word is stored as int32. **Before you run the next cell:** for which codes is the word negative? And what does `word >> 28`
-# give for such a word in NumPy?
+# A word is stored as int32. **Before you run the next cell:** for which codes is the word negative? And what does
+# `word >> 28` give for such a word in NumPy?
 
 # %%
 high = pack_nibbles(np.array([[0, 0, 0, 0, 0, 0, 0, 9]], dtype=np.uint8))
@@ -122,7 +139,8 @@ assert high[0, 0] >> 28 == 9 - 16
 assert high.view(np.uint32)[0, 0] >> 28 == 9
 
 # %% [markdown]
-# When the last code is 8 or more. The shift copies the sign, so 9 becomes -7: mask after you shift, or shift as unsigned.
+# When the last code is 8 or more. The shift copies the sign, so 9 becomes -7: mask after you shift, or shift as
+# unsigned.
 #
 # ## Break it
 #
@@ -148,9 +166,9 @@ assert np.flatnonzero(wrong_rows).tolist() == [1, 2, 3, 4, 5, 6]
 
 # %%
 v1 = pack_linear(linear, "gptq")
-as_v2 = unpack_linear(v1, spec, "gptq_v2").zero_point.ravel()
+as_v2 = unpack_linear(v1, spec, "gptq_v2").zero_point[:, 0]
 print(f"word 0x76543210 - 0x11111111 = 0x{int(v1['qzeros'].view(np.uint32)[0, 0]):08x}")
-print("zero points:", linear.zero_point.ravel(), "  read as v2:", as_v2)
+print("zero points:", linear.zero_point[:, 0], "  read as v2:", as_v2)
 assert as_v2.tolist() == [
     15,
     15,
@@ -165,8 +183,8 @@ assert as_v2.tolist() == [
 # %% [markdown]
 # ## Check yourself
 #
-# Read gemm: `qweight` int32 (inputs, outputs / 8), `qzeros` int32 (groups, outputs / 8), `scales` float16 (groups, outputs). Return
-# codes (outputs, inputs) uint8, scales (outputs, groups) and zero points (outputs, groups) uint8.
+# Read gemm: `qweight` int32 (inputs, outputs / 8), `qzeros` int32 (groups, outputs / 8), `scales` float16 (groups,
+# outputs). Return codes (outputs, inputs) uint8, scales (outputs, groups) and zero points (outputs, groups) uint8.
 
 
 # %%
@@ -209,7 +227,8 @@ assert not wrong.is_right
 #
 # 1. A gemm word is 0x75316420. Which codes have the outputs 0 to 7?
 # 2. In `gemv`, which word and which bits hold the weight of output 2, input 13?
-# 3. How large are `qweight`, `qzeros` and `scales` of a 4096 x 4096 linear in gemm, groups of 128, in bytes? How many bits per weight?
+# 3. How large are `qweight`, `qzeros` and `scales` of a 4096 x 4096 linear in gemm, groups of 128, in bytes? How many
+#    bits per weight?
 
 # %% tags=["hide-input"] jupyter={"source_hidden": true}
 # 1. 0 to 7: it is the word of the first cell.
