@@ -22,7 +22,9 @@ def main(folder: Path) -> None:
     config = read_quantization_config(checkpoint.quantization_config)
     first = min(name for name in checkpoint.names if name.endswith(".qweight")).removesuffix(".qweight")
     ends = ("qweight", "qzeros", "scales", "g_idx")
-    tensors = {end: checkpoint.read_stored(f"{first}.{end}") for end in ends if f"{first}.{end}" in checkpoint}
+    tensors = {
+        end: checkpoint.read_stored(f"{first}.{end}") for end in ends if f"{first}.{end}" in checkpoint
+    }
     linear = unpack_linear(tensors, layout=config.layout, spec=config.spec)
     print(f"\n{first}, layout {config.layout}: codes {linear.int_weight.shape}, scales {linear.scales.shape}")
     print("codes of output 0:      ", linear.int_weight[0, :12])

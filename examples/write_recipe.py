@@ -23,7 +23,9 @@ def losses(recipe: Recipe, statistics: ModelStatistics) -> dict[str, float]:
     """Quantize and return, for every site, the loss with its scales as a share of round-to-nearest's."""
     with tempfile.TemporaryDirectory() as scratch:
         source = demo_model_path()
-        report = awq_ref.quantize_model(source, Path(scratch) / "out", recipe=recipe, bits=3, statistics=statistics)
+        report = awq_ref.quantize_model(
+            source, Path(scratch) / "out", recipe=recipe, bits=3, statistics=statistics
+        )
     return {f"{layer}.{site.site}": site.loss_scaled / site.loss_rtn for layer, site in report.sites()}
 
 

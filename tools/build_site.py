@@ -23,13 +23,13 @@ from awq_ref.checkpoint import demo_model_path
 ROOT = site_pages.ROOT
 SITE = ROOT / "docs" / "_site"  # settings, landing page, style
 LAYER = "model.layers.1.mlp.down_proj"  # the layer that the site explains
+EXPLORE = "docs/explore"  # the page around it
 SHOWN = {".png", ".svg", ".c", ".h", ".mjs", ".rs"}
 
 
 def _pages(explained: bool) -> dict[str, str]:
     """Return path -> text of every page that is written or made from code."""
-    explore = "docs/explore" if explained else ""
-    pages = {"index.md": site_pages.written(SITE / "index.md").replace("@EXPLORE@", explore)}
+    pages = {"index.md": site_pages.landing(SITE / "index.md", EXPLORE if explained else "")}
     for page in sorted((ROOT / "docs").rglob("*.md")):
         if not page.is_relative_to(SITE):
             pages[page.relative_to(ROOT).as_posix()] = site_pages.written(page)
@@ -40,10 +40,10 @@ def _pages(explained: bool) -> dict[str, str]:
             pages[page.relative_to(ROOT).as_posix()] = site_pages.written(page)
     pages["tutorials/README.md"] = site_pages.tutorials()
     pages |= site_pages.api_pages() | site_pages.carriers()
-    pages["examples/index.md"] = site_pages.examples()
+    pages["examples/README.md"] = site_pages.examples()
     pages["changelog.md"] = site_pages.changelog()
     if explained:
-        pages["docs/explore.md"] = site_pages.explorer_page()
+        pages[f"{EXPLORE}.md"] = site_pages.explorer_page()
     return pages | site_pages.programs(pages)
 
 
@@ -66,7 +66,17 @@ def _explained(to: Path) -> bool:
         return False
     to.parent.mkdir(parents=True, exist_ok=True)
     to.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "awq_ref", "explain", str(demo_model_path()), "--layer", LAYER, "--out", str(to)]
+    command = [
+        sys.executable,
+        "-m",
+        "awq_ref",
+        "explain",
+        str(demo_model_path()),
+        "--layer",
+        LAYER,
+        "--out",
+        str(to),
+    ]
     subprocess.run(command, cwd=ROOT, check=True)
     return True
 
@@ -104,14 +114,18 @@ def assemble(source: Path) -> dict[str, str]:
     for folder in ("docs", "api", "code", "examples", "tutorials"):
         for path in (source / folder).rglob("*"):
             name = path.relative_to(source).as_posix()
-            stale = path.suffix in {".md", ".rst"} or (folder == "tutorials" and not path.name.startswith("_"))
+            stale = path.suffix in {".md", ".rst"} or (
+                folder == "tutorials" and not path.name.startswith("_")
+            )
             if path.is_file() and stale and name not in pages and path.suffix not in SHOWN:
                 path.unlink()
     return pages
 
 
 def _sphinx(source: Path, html: Path, jobs: int) -> int:
-    if not (html / "searchindex.js").exists():  # a build that failed: what it knew goes, for the index to be whole
+    if not (
+        html / "searchindex.js"
+    ).exists():  # a build that failed: what it knew goes, for the index to be whole
         shutil.rmtree(source.parent / "doctrees", ignore_errors=True)
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", "-j", str(jobs)]
     command += ["-d", str(source.parent / "doctrees"), str(source), str(html)]
@@ -146,7 +160,11 @@ def main() -> int:
     _for_keyboards(html)
     _write(html / "llms.txt", site_pages.llms(pages))
     broken = site_links.broken_links(html)
-    print("\n".join([f"broken link: {line}" for line in broken] or [f"every link leads somewhere: {html}/index.html"]))
+    print(
+        "\n".join(
+            [f"broken link: {line}" for line in broken] or [f"every link leads somewhere: {html}/index.html"]
+        )
+    )
     return 1 if broken else 0
 
 

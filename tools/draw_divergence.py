@@ -34,7 +34,9 @@ def numbers(page: str) -> dict[tuple[str, str], float]:
     return found
 
 
-def _text(x: float, y: float, text: str, ink: str, *, size: int = 14, anchor: str = "start", bold: bool = False) -> str:
+def _text(
+    x: float, y: float, text: str, ink: str, *, size: int = 14, anchor: str = "start", bold: bool = False
+) -> str:
     weight = ' font-weight="600"' if bold else ""
     return f'<text x="{x:g}" y="{y:g}" fill="{ink}" font-size="{size}" text-anchor="{anchor}"{weight}>{text}</text>'
 
@@ -55,7 +57,9 @@ def draw(values: dict[tuple[str, str], float], theme: str) -> str:
             length = (WIDTH - LABELS - 110) * value / worst
             share = "" if recipe == "rtn" else f"  ({value / values['rtn', f'{bits} g128']:.0%})"
             out.append(_text(LABELS - 8, y + 14, label, ink, anchor="end"))
-            out.append(f'<rect x="{LABELS}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2" fill="{color}"/>')
+            out.append(
+                f'<rect x="{LABELS}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2" fill="{color}"/>'
+            )
             out.append(_text(LABELS + length + 8, y + 14, f"{value:.4f}{share}", ink))
             y += BAR + GAP
         y += 5

@@ -12,7 +12,17 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-SECTIONS = ("Parameters", "Returns", "Yields", "Raises", "Attributes", "Notes", "Examples", "References", "Warns")
+SECTIONS = (
+    "Parameters",
+    "Returns",
+    "Yields",
+    "Raises",
+    "Attributes",
+    "Notes",
+    "Examples",
+    "References",
+    "Warns",
+)
 EQUATION = re.compile(r"\[((?:AWQ|GPTQ|LLM|EVAL)-\d+)\]|\b(P-[A-Z]{3,})\b")
 PAGE = re.compile(r"docs/([\w/-]+)\.md(#[\w-]+)?")
 FIELD = re.compile(r"^(\w[\w, .]*?) +: +(\S.*)$")
@@ -43,7 +53,9 @@ def _link(match: re.Match[str]) -> str:
 
 def inline(text: str) -> str:
     """Escape what reStructuredText would read as markup; set `code` and links."""
-    parts = re.split(r"(`[^`]+`|\[(?:AWQ|GPTQ|LLM|EVAL)-\d+\]|\bP-[A-Z]{3,}\b|docs/[\w/-]+\.md(?:#[\w-]+)?)", text)
+    parts = re.split(
+        r"(`[^`]+`|\[(?:AWQ|GPTQ|LLM|EVAL)-\d+\]|\bP-[A-Z]{3,}\b|docs/[\w/-]+\.md(?:#[\w-]+)?)", text
+    )
     out = []
     for part in parts:
         match = EQUATION.fullmatch(part) or PAGE.fullmatch(part)
@@ -109,8 +121,12 @@ def _prose(block: list[str]) -> list[str]:
         if FIELD.match(line):
             return [*out, *_fields(rest)]
         if line.startswith("Equation ") or _indent(line) >= 4 or re.search(r"\S {3,}\S", line):
-            end = next((n for n, x in enumerate(rest) if n and not x.startswith(("Equation ", " "))), len(rest))
-            ids = " ".join(sorted({m[0] for x in rest[:end] for m in re.finditer(r"\[(?:AWQ|GPTQ|LLM|EVAL)-\d+\]", x)}))
+            end = next(
+                (n for n, x in enumerate(rest) if n and not x.startswith(("Equation ", " "))), len(rest)
+            )
+            ids = " ".join(
+                sorted({m[0] for x in rest[:end] for m in re.finditer(r"\[(?:AWQ|GPTQ|LLM|EVAL)-\d+\]", x)})
+            )
             out += [f"Equation {inline(ids)}", ""] if ids else []
             out += _literal(rest[:end])
         else:

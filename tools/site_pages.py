@@ -110,6 +110,11 @@ def written(page: Path) -> str:
     return _one_title(text)
 
 
+def landing(page: Path, explore: str) -> str:
+    """Return the first page: its links start at the root of the site; the page of the explorer is there or not."""
+    return written(page).replace("](../", "](docs/").replace("@EXPLORE@", explore)
+
+
 def programs(pages: dict[str, str]) -> dict[str, str]:
     """Return a page with the source of each program that one of the pages links to."""
     made = {}
@@ -163,7 +168,13 @@ def _entry(module_name: str, name: str) -> list[str]:
     shown = repr(thing)
     value = ["   :value: " + shown] if len(shown) <= 60 and "\n" not in shown else []
     kind = type(thing).__name__
-    return [f".. py:data:: {path}", *value, "", f"   A value of type ``{kind}``; its module says what it holds.", ""]
+    return [
+        f".. py:data:: {path}",
+        *value,
+        "",
+        f"   A value of type ``{kind}``; its module says what it holds.",
+        "",
+    ]
 
 
 def _module_doc(module_name: str) -> list[str]:
@@ -192,7 +203,9 @@ def _include(name: str, depth: str) -> list[str]:
     file, _, thing = name.partition("::")
     if not thing:
         parts = name.split(".")
-        split = next(n for n in range(len(parts) - 1, 0, -1) if ROOT.joinpath(*parts[:n]).with_suffix(".py").exists())
+        split = next(
+            n for n in range(len(parts) - 1, 0, -1) if ROOT.joinpath(*parts[:n]).with_suffix(".py").exists()
+        )
         file, thing = "/".join(parts[:split]) + ".py", ".".join(parts[split:])
     return [f"## `{thing}` in `{file}`", "", f"```{{literalinclude}} {depth}{file}", ":language: python",
             f":pyobject: {thing}", ":lineno-match:", "```", ""]  # fmt: skip
@@ -218,12 +231,10 @@ def carriers() -> dict[str, str]:
 
 
 def examples() -> str:
-    """Return the page of the examples: each file below what its docstring says."""
-    lines = ["# Examples", "", "Whole programs of at most sixty lines, in the folder `examples`; CI runs each. Backends in C,",
-             "JavaScript and Rust: [backends](backends/README.md).", ""]  # fmt: skip
+    """Return the page of the examples, with the programs below the table."""
+    lines = [written(ROOT / "examples" / "README.md")]
     for path in sorted((ROOT / "examples").glob("*.py")):
-        first = path.read_text(encoding="utf-8").split('"""')[1].splitlines()[0]
-        lines += [f"## {path.name}", "", first, "", f"```{{literalinclude}} {path.name}", ":language: python", "```", ""]
+        lines += [f"## {path.name}", "", f"```{{literalinclude}} {path.name}", ":language: python", "```", ""]
     return "\n".join([*lines, "```{toctree}", ":hidden:", "", "backends/README", "```", ""])
 
 
@@ -231,7 +242,12 @@ def llms(pages: dict[str, str]) -> str:
     """Return llms.txt: one line per page, with the first sentence of it."""
     lines = ["# awq_ref", "", "> AWQ quantization and int4 LLM inference in pure NumPy: from a Hugging Face checkpoint to",
              "> 4-bit text, an oracle with golden vectors for other implementations, and a course.", ""]  # fmt: skip
-    for folder, title in (("", "Start"), ("docs/", "Documentation"), ("tutorials/", "Tutorials"), ("api/", "API reference")):
+    for folder, title in (
+        ("", "Start"),
+        ("docs/", "Documentation"),
+        ("tutorials/", "Tutorials"),
+        ("api/", "API reference"),
+    ):
         lines += [f"## {title}", ""]
         for name, text in sorted(pages.items()):
             here = name.startswith(folder) if folder else "/" not in name

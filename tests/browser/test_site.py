@@ -37,7 +37,9 @@ def test_the_figure_of_the_first_page_is_the_one_for_the_scheme(open_page, schem
 )
 def test_search_works_from_the_disk(open_page, words, found):
     page = open_page(f"search.html?q={words.replace(' ', '+')}")
-    page.wait_for_selector(f"#search-results ul.search a[href*='{found}']")  # times out, and fails, where there is none
+    page.wait_for_selector(
+        f"#search-results ul.search a[href*='{found}']"
+    )  # times out, and fails, where there is none
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
