@@ -11,6 +11,7 @@ All return path -> text; tools/build_site.py writes them.
 import importlib
 import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import site_docstrings
@@ -45,7 +46,7 @@ def public_names(module_name: str) -> list[str]:
     ]
 
 
-def _outside_code(text: str, change: re.Pattern[str], to: str) -> str:
+def _outside_code(text: str, change: re.Pattern[str], to: str | Callable[[re.Match[str]], str]) -> str:
     parts = FENCE.split(text)  # prose, block, its fence, prose, ...
     parts[0::3] = [change.sub(to, part) for part in parts[0::3]]
     del parts[2::3]
@@ -93,7 +94,9 @@ def _to_site(page: Path, text: str) -> str:
             return f'<a href="{up}code/{name}.html">{label}</a>'
         return match[0]
 
-    return LINK.sub(changed, text)
+    if page.suffix == ".py":  # links stand in the cells of text, which are comments
+        return re.sub(r"^#.*$", lambda line: LINK.sub(changed, line[0]), text, flags=re.MULTILINE)
+    return _outside_code(text, LINK, changed)
 
 
 def written(page: Path) -> str:
@@ -192,8 +195,9 @@ def api_pages() -> dict[str, str]:
             lines += _entry(module_name, name)
         pages[f"api/{module_name}.rst"] = "\n".join(lines)
     index = ["# API reference", "", "Every public name, from its docstring. `import awq_ref` gives the names of the",
-             "first page; each room's `__init__.py` lists its own. Shapes, dtypes and errors stand with every function;",
-             "*[source]* opens the line that computes it.", "", "```{toctree}", ":maxdepth: 1", ""]  # fmt: skip
+             "first page; each room's `__init__.py` lists its own. Shapes, dtypes and errors stand with every",
+             "function; *[source]* opens the line that computes it.",
+             "", "```{toctree}", ":maxdepth: 1", ""]  # fmt: skip
     pages["api/index.md"] = "\n".join([*index, *(*ROOMS, *MODULES), "```", ""])
     return pages
 
@@ -240,8 +244,8 @@ def examples() -> str:
 
 def llms(pages: dict[str, str]) -> str:
     """Return llms.txt: one line per page, with the first sentence of it."""
-    lines = ["# awq_ref", "", "> AWQ quantization and int4 LLM inference in pure NumPy: from a Hugging Face checkpoint to",
-             "> 4-bit text, an oracle with golden vectors for other implementations, and a course.", ""]  # fmt: skip
+    lines = ["# awq_ref", "", "> AWQ quantization and int4 LLM inference in pure NumPy: from a Hugging Face checkpoint",
+             "> to 4-bit text, an oracle with golden vectors for other implementations, and a course.", ""]  # fmt: skip
     for folder, title in (
         ("", "Start"),
         ("docs/", "Documentation"),

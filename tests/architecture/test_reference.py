@@ -109,7 +109,8 @@ def test_an_equation_has_its_source(key):
 
 def test_a_docstring_of_the_house_becomes_markup_that_keeps_its_columns():
     doc = (
-        "Return it, |x| times `y`.\n\nEquation [AWQ-1]  a = b * c\n    b  -> x     (out,)\nSource: paper; docs/equations.md#awq-1.\n\n"
+        "Return it, |x| times `y`.\n\nEquation [AWQ-1]  a = b * c\n    b  -> x     (out,)\n"
+        "Source: paper; docs/equations.md#awq-1.\n\n"
         "Parameters\n----------\nx : float32 array, shape (out,)\n    Of *any* sign.\n"
     )
     lines = site_docstrings.as_restructured(doc)
