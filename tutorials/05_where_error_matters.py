@@ -48,7 +48,7 @@ print(f"mean |x|: median channel {np.median(mean_abs):.2f}, largest {np.sort(mea
 # |---|---|---|---|
 # | [AWQ-5](../docs/equations.md#awq-5) | a: the mean of abs(x), channel by channel | `self.abs_sum / self.count` | [SiteStatistics](../awq_ref/calibration/statistics.py) |
 # | [AWQ-7](../docs/equations.md#awq-7) | the output error, from C = X^T X / n alone | `np.einsum("ri,ri->r", product, part)` | [gram_row_losses](../awq_ref/search/objective.py) |
-# | [EVAL-4](../docs/equations.md#eval-4) | each channel's part of it | `E_oi (E C)_oi` | [channel_contributions](../awq_ref/report/errors.py) |
+# | [EVAL-4](../docs/equations.md#eval-4) | each channel's part of it | `product *= error[rows]` | [channel_contributions](../awq_ref/report/errors.py) |
 #
 # The output is a sum over channels of weight times activation. An error of a weight reaches the output multiplied by
 # its activation. So a weight is *salient* not because it is large, but because what it meets is large.

@@ -39,7 +39,7 @@ print("scaled  ", (pseudo_quantize(row * s, spec=spec) / s)[0].round(3), "  the 
 # %% [markdown]
 # 0.04 is less than half a step, so it was lost: 0. Multiplied by 4 it is more than a step: it is rounded to a
 # multiple of the step, and divided by 4 again it comes back with a quarter of the error. Its neighbours noticed
-# nothing, because 0.16 is not the largest of the group, so the step stayed. That is all of AWQ. The division is done
+# nothing, because 0.16 is not the largest of the group, so the step stayed. That is the whole trick. The division is done
 # by the activation: Q(W s) (x / s).
 #
 # ## The equation beside its line
@@ -103,7 +103,9 @@ print(f"best s: {sweep[best]:.0f}, error {total[best] / total[0]:.2f} of plain r
 assert 0 < best < len(sweep) - 1  # a minimum inside: too little and too much are both worse
 
 # %% [markdown]
-# Red falls, blue rises, and the sum has a valley. Where the step (green) begins to grow, the bargain ends.
+# Red is flat at first: the five weights of chapter 05 are still less than half a step and become 0. Then it falls, about
+# as 1 / s^2, for errors are squared here. Blue rises where the step (green) begins to grow. The sum has a valley, and
+# there the bargain ends.
 #
 # ## Predict, then run
 #

@@ -37,6 +37,12 @@ def code_after(chapter, heading):
     return code
 
 
+def statements_of(path):
+    """The source of a file without docstrings and comments, as it stands there."""
+    text = re.sub(r'"""(?:.|\n)*?"""', "", path.read_text(encoding="utf-8"))
+    return re.sub(r"#.*$", "", text, flags=re.MULTILINE)
+
+
 def asserts(code):
     return [node for cell in code for node in ast.walk(ast.parse(cell.text)) if isinstance(node, ast.Assert)]
 
@@ -71,7 +77,7 @@ def test_equations_stand_beside_lines_that_the_package_has(chapter):
     assert rows, "no row of the table of equations was understood"
     for row in rows:
         assert row["id"].lower() == row["anchor"]
-        source = (ROOT / row["file"]).read_text(encoding="utf-8")
+        source = statements_of(ROOT / row["file"])
         assert row["line"] in source, f"{row['file']} has no {row['line']!r}"
         assert re.search(rf"\b(def|class) {row['function'].rpartition('.')[2]}\b", source), row["function"]
 
