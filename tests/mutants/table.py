@@ -12,11 +12,12 @@ from helpers.source import ROOT
 from mutants.bits import BITS
 from mutants.models import MODELS
 from mutants.numbers import NUMBERS
+from mutants.ropes import ROPES
 
 from awq_ref.vectors import read_cases
 from awq_ref.vectors.compare import compare_outputs
 
-MUTANTS = [*BITS, *NUMBERS, *MODELS]
+MUTANTS = [*BITS, *NUMBERS, *MODELS, *ROPES]
 PAGE = ROOT / "docs" / "mutants.md"
 HEAD = """# Mutants: do the vectors catch bugs?
 
