@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from awq_ref.dtypes import AnyArray
 from awq_ref.vectors.case import Case, within_bound
 from awq_ref.vectors.draws import Draws
 from awq_ref.vectors.oracle_rope import ANGLE_ULPS, NEWER, RESCALED_ULPS, Rope, rotated
@@ -102,12 +103,12 @@ def rope_cases() -> Iterator[Case]:
         assert expected.bound is not None
         outputs = {"y": within_bound(expected.array.reshape(shape), expected.bound.reshape(shape), why)}
         named = {**changes, "pairing": rope.pairing, "rope_type": rope.rope_type}
-        params = {
+        params: dict[str, Any] = {
             key: list(named[key]) if isinstance(named[key], tuple) else named[key]
             for key in ORDER
             if key in named
         }
-        inputs = {
+        inputs: dict[str, AnyArray] = {
             "x": np.array(x, dtype=np.float32).reshape(shape),
             "positions": np.array(positions, dtype=np.int64),
         }
