@@ -102,8 +102,12 @@ def _discrepancies(name, record):
         return ""
     text = (FOLDER / f"{name}.xfail").read_text(encoding="utf-8")
     why = " ".join(line[1:].strip() for line in text.splitlines() if line.startswith("#"))
-    cases = ", ".join(f"`{case}`" for case in record["known failures"])
-    return f"\n**{record['name']} {record['version']}.** {why} Cases: {cases}.\n"
+    sizes = {case.id: sum(array.nbytes for array in case.inputs.values()) for case in read_cases()}
+    ordered = sorted(
+        record["known failures"], key=lambda case: (sizes[case], case)
+    )  # the smallest comes first
+    cases = ", ".join(f"`{case}`" for case in ordered)
+    return f"\n**{record['name']} {record['version']}.** {why} Cases, the smallest first: {cases}.\n"
 
 
 def provenance():
