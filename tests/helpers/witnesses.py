@@ -32,7 +32,7 @@ WITNESSES = {
 }
 NEED_TORCH = ("autoawq", "gptqmodel")
 WHAT = {
-    "autoawq": "its packers of gemm, gemv, gemv_fast; `dequantize_gemm`; its quantizer and its search of scales (float32)",
+    "autoawq": "packers of gemm, gemv, gemv_fast; `dequantize_gemm`; quantizer and search of scales (float32)",
     "compressed_tensors": "`pack_to_int32`, `unpack_from_int32`, its decompressor, its converter of AutoAWQ's gemm",
     "gguf": "Q4_0 and Q4_1 blocks",
     "gptqmodel": "its packer, its way from v2 to v1, its unpacking (of the source, without its kernels)",
@@ -53,10 +53,15 @@ it needs and writes this table). A case that a witness has no function for is no
 
 """
 TAIL = """
-Of level 4 AutoAWQ confirms the channel scales of the formula `llm-awq`, and the loss of a grid with float32 scales. The formula
-`awq` is this project's; AutoAWQ's search keeps the best scales alone and its clip search has no losses to compare, and both
-quantize with scales of the weight's dtype where the other cases store float16. Of level 2 AutoAWQ's quantizer confirms
-scales in float32; scales in float16 and the range that contains 0 are this project's choices, stated in docs/conformance.md.
+Of level 4 AutoAWQ's own search of scales, with what it tries written down, confirms the formula `llm-awq`
+(`channel_scales` at alpha 0 and 0.35; it never tries 1) and a whole search: 20 scales, 20 losses and the choice of
+`L4/search_scales/llm-awq-float32`. Its inputs there are sqrt(n) times the Cholesky factor of the Gram matrix, so that
+its mean over tokens and outputs is the loss of docs/conformance.md. Not comparable: the formula `awq`, which is this
+project's; cases whose scales are stored in float16, since AutoAWQ quantizes with scales in the dtype of the weight;
+its search of clips, which returns the best limits and no losses, and stops at ratio 0.55. Of level 2 its quantizer
+confirms asymmetric and symmetric grids with scales in float32. Scales in float16 and the range that contains 0 are
+this project's choices, stated in docs/conformance.md. GPTQModel's way from v2 to v1 is witnessed at 2, 4 and 8 bits,
+not at 3.
 
 ## Discrepancies
 """

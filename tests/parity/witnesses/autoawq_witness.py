@@ -99,7 +99,6 @@ def quantize_linear(params, inputs):
         or params["scale_dtype"] != "float32"
         or "clip" in inputs
         or not (same_range or params["symmetric"])
-        or (params["symmetric"] and params["bits"] == 2)
     ):
         raise NotImplementedError("scales in float32 alone, no clip")
     quantizer = method_of(f"{FOLDER}/quantize/quantizer.py", "pseudo_quantize_tensor")

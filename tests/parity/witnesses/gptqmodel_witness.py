@@ -45,8 +45,8 @@ class Module(nn.Module):
     def _dequantize_from_codes(self, weight, zeros, num_itr):
         return weight, zeros
 
-    def qzero_format(self, format):
-        return format
+    def qzero_format(self, **told):
+        """It is told which format its zero points have now."""
 
 
 NAMES = {
