@@ -32,12 +32,12 @@ WITNESSES = {
 }
 NEED_TORCH = ("autoawq", "gptqmodel")
 WHAT = {
-    "autoawq": "packers of gemm, gemv, gemv_fast; `dequantize_gemm`; quantizer and search of scales (float32)",
+    "autoawq": "packers of gemm, gemv, gemv_fast, marlin; `dequantize_gemm`; quantizer and search of scales (float32)",
     "compressed_tensors": "`pack_to_int32`, `unpack_from_int32`, its decompressor, its converter of AutoAWQ's gemm",
     "gguf": "Q4_0 and Q4_1 blocks",
     "gptqmodel": "its packer, its way from v2 to v1, its unpacking (of the source, without its kernels)",
     "mlx": "`dequantize`, `quantized_matmul`, the operators of `mx.fast`, on a CPU",
-    "onnxruntime": "`MatMulNBits` on a CPU, in float32",
+    "onnxruntime": "`MatMulNBits` on a CPU, in float32: products, and the codes that it reads",
     "transformers": "torch's operators, `LlamaForCausalLM` with the vectors' weights, its `generate`",
 }
 HEAD = """# Provenance
