@@ -1,13 +1,14 @@
 """Levels 4 to 6 of the second backend, and the backend itself: `Textbook().answer(request)`."""
 
 import numpy as np
+from mutants.textbook_blocks import Blocks
 from mutants.textbook_products import F32, Products
 from mutants.textbook_ropes import Ropes
 
 F64 = np.float64
 
 
-class Textbook(Products, Ropes):
+class Textbook(Blocks, Products, Ropes):
     scale_floor = 2.0**-16
     llm_awq_floor = 1e-4
 
