@@ -19,8 +19,10 @@ from awq_ref.model import (
     block_norm_shapes,
     block_prefix,
     block_router_shapes,
+    linears_of_one_input,
 )
 from awq_ref.pipeline.model import Model
+from awq_ref.pipeline.operators import block_operators
 from awq_ref.pipeline.reading import open_model, read_decoder
 from awq_ref.pipeline.stored import check_complete, open_quantization, read_linear, read_norm
 from awq_ref.text import GenerationDefaults, Tokenizer
@@ -33,14 +35,18 @@ def read_block(
     *,
     quantization: Quantization | None = None,
     residency: Residency = "packed",
+    joined: bool = False,
 ) -> Block:
-    """Read one layer of a checkpoint; of a float one all weights are float32."""
+    """Read one layer of a checkpoint; of a float one all weights are float32.
+
+    joined: linears that read one input become one product (`awq_ref.model.joined`).
+    """
     prefix = block_prefix(config, layer)
     norms = {name: read_norm(checkpoint, config, f"{prefix}{name}") for name in block_norm_shapes(config)}
     names = [*block_linear_shapes(config, layer), *block_router_shapes(config, layer)]
-    return Block(
-        norms, {n: read_linear(checkpoint, config, prefix + n, quantization, residency) for n in names}
-    )
+    linears = {name: read_linear(checkpoint, config, prefix + name, quantization) for name in names}
+    together = linears_of_one_input(config, layer) if joined else []
+    return Block(norms, block_operators(linears, together, residency))
 
 
 def _residency_note(blocks: list[Block], quantization: Quantization | None) -> str:
@@ -112,7 +118,7 @@ def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
     tokenizer = open_tokenizer(checkpoint.folder, config)
     defaults = GenerationDefaults.load(checkpoint.folder)
     blocks = [
-        read_block(checkpoint, config, layer, quantization=quantization, residency=residency)
+        read_block(checkpoint, config, layer, quantization=quantization, residency=residency, joined=True)
         for layer in range(config.num_hidden_layers)
     ]
     decoder = read_decoder(checkpoint, config, blocks, quantization)
