@@ -211,7 +211,7 @@ def _session(arguments: argparse.Namespace) -> ChatSession:
     from awq_ref.pipeline import load_model
 
     folder = resolve_model(arguments.model)
-    model = load_model(folder, residency=arguments.residency)
+    model = load_model(folder, residency=arguments.residency, head=arguments.head)
     settings = ChatSettings(
         model.defaults.sampling,
         max_new_tokens=arguments.max_new_tokens,

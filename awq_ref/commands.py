@@ -45,7 +45,7 @@ def run_generate(arguments: argparse.Namespace) -> int:
     from awq_ref.pipeline import load_model
     from awq_ref.report.tables import format_bytes
 
-    model = load_model(arguments.model, residency=arguments.residency)
+    model = load_model(arguments.model, residency=arguments.residency, head=arguments.head)
     n_tokens, started = 0, time.perf_counter()
     stream = model.stream_text(
         arguments.prompt,
@@ -88,7 +88,7 @@ def run_perplexity(arguments: argparse.Namespace) -> int:
     from awq_ref.report.perplexity import perplexity
     from awq_ref.report.tables import format_table
 
-    model = load_model(arguments.model, residency=arguments.residency)
+    model = load_model(arguments.model, residency=arguments.residency, head=arguments.head)
     token_ids, source, n_bytes = evaluation_tokens(
         model.require_tokenizer(), arguments.text, limit=arguments.max_tokens
     )

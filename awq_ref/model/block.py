@@ -193,7 +193,9 @@ def _mlp(x: F32, block: Block, config: ModelConfig, names: tuple[str, str, str])
     gate = gates[0] if gates else up  # (..., intermediate_size)
     gated = np.empty(gate.shape, dtype=np.float32)
     width = gate.shape[-1]
-    rows_of_gate, rows_of_up, rows = (y.reshape(-1, width) for y in (gate, up, gated))  # views, (tokens, width)
+    rows_of_gate, rows_of_up, rows = (
+        y.reshape(-1, width) for y in (gate, up, gated)
+    )  # views, (tokens, width)
     step = max(1, GATE_TILE // width)
     for first in range(0, len(rows), step):  # a tile at a time, so that it stays in a core's cache
         tile = slice(first, first + step)

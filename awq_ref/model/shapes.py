@@ -47,7 +47,9 @@ def linears_of_one_input(config: ModelConfig, layer: int = 0) -> list[tuple[str,
     """Return the linears of a block that read the same array and are used together: q, k and v; gate and up."""
     family, n_experts = config.family, config.n_experts(layer)
     has_experts = family.experts is not None and n_experts
-    mlps = [family.experts.of(e) for e in range(n_experts)] if family.experts and has_experts else [family.mlp]
+    mlps = (
+        [family.experts.of(e) for e in range(n_experts)] if family.experts and has_experts else [family.mlp]
+    )
     gates = [(gate, up) for gate, up, _ in mlps if gate]
     return [tuple(f"self_attn.{name}_proj" for name in "qkv"), *gates]
 

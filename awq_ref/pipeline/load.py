@@ -25,6 +25,7 @@ from awq_ref.pipeline.model import Model
 from awq_ref.pipeline.operators import block_operators
 from awq_ref.pipeline.reading import open_model, read_decoder
 from awq_ref.pipeline.stored import check_complete, open_quantization, read_linear, read_norm
+from awq_ref.pipeline.tables import HEADS, Head
 from awq_ref.text import GenerationDefaults, Tokenizer
 
 
@@ -82,7 +83,7 @@ def open_tokenizer(path: str | Path, config: ModelConfig) -> Tokenizer | None:
     return tokenizer
 
 
-def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
+def load_model(path: str | Path, *, residency: Residency = "packed", head: Head = "float") -> Model:
     """Load a float or quantized checkpoint.
 
     Parameters
@@ -93,7 +94,10 @@ def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
     residency : "packed", "codes" or "dense"
         How quantized linears stay in memory: their bits, a byte per weight, or float32. Linears whose group size
         does not fit the packed planes are held as codes; `Model.residency_note` says so. A float checkpoint is
-        always float32, one of float8 numbers too, and embedding and head of any.
+        always float32, one of float8 numbers too.
+    head : "float" or "int8"
+        How the head stays in memory: float32, or int8 rows with a step each [AWQ-11]. The embedding stays 16 bits wide
+        where it is stored so and no float head shares it.
 
     Raises
     ------
@@ -112,6 +116,7 @@ def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
     (1, 3, 4096)
     """
     require_one_of("load_model", "residency", residency, RESIDENCIES)
+    require_one_of("load_model", "head", head, HEADS)
     checkpoint, config = open_model(path)
     quantization = open_quantization(checkpoint)
     check_complete(checkpoint, config, quantization)
@@ -121,6 +126,6 @@ def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
         read_block(checkpoint, config, layer, quantization=quantization, residency=residency, joined=True)
         for layer in range(config.num_hidden_layers)
     ]
-    decoder = read_decoder(checkpoint, config, blocks, quantization)
-    note = _residency_note(blocks, quantization)
+    decoder = read_decoder(checkpoint, config, blocks, quantization, head)
+    note = _residency_note(blocks, quantization) + ("" if head == "float" else f", head: {head}")
     return Model(decoder, tokenizer, quantization, note, defaults)

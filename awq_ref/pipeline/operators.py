@@ -12,6 +12,7 @@ import numpy as np
 from awq_ref.dtypes import F32
 from awq_ref.matmul import DenseLinear, Residency, to_operator
 from awq_ref.model import parts_of
+from awq_ref.quantize import dequantize_linear
 from awq_ref.quantize.rows import join_rows
 from awq_ref.spec import LinearOperator, QuantizedLinear
 
@@ -21,6 +22,10 @@ Stored = QuantizedLinear | DenseLinear
 def operator_of(linear: Stored, residency: Residency) -> LinearOperator:
     """Return the operator that multiplies by a linear; floats stay floats."""
     return linear if isinstance(linear, DenseLinear) else to_operator(linear, residency)
+
+
+def _dense(linear: Stored) -> DenseLinear:
+    return linear if isinstance(linear, DenseLinear) else DenseLinear(dequantize_linear(linear), linear.bias)
 
 
 def _joined(linears: Sequence[Stored]) -> Stored | None:
@@ -50,9 +55,12 @@ def block_operators(
     linears : mapping from name to QuantizedLinear or DenseLinear
     together : sequence of sequences of names
         Linears that read one input: each becomes a part of one operator, unless some are floats and others integers, or
-        their specs differ, or one has what only files of others have (an offset, an order of its inputs).
+        their specs differ, or one has what only files of others have (an offset, an order of its inputs). Dense ones
+        always do.
     residency : "packed", "codes" or "dense"
     """
+    if residency == "dense":  # floats by now: whatever they were, they go together
+        linears = {name: _dense(linear) for name, linear in linears.items()}
     parts: dict[str, LinearOperator] = {}
     for names in together:
         whole = _joined([linears[name] for name in names])
