@@ -102,6 +102,13 @@ def _add_generate(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         choices=OVERFLOWS,
         help="where the context ends: stop, and refuse a longer prompt; or roll, and forget the oldest tokens",
     )
+    parser.add_argument(
+        "--speculate",
+        type=int,
+        default=0,
+        metavar="N",
+        help="guess up to N tokens from what the text repeats, and check them in one pass; the text stays the same",
+    )
     _add_sampling(parser, GREEDY)
 
 

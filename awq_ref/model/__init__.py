@@ -43,6 +43,7 @@ from awq_ref.model.shapes import (
     stored_order,
     stored_place,
 )
+from awq_ref.model.speculation import Speculation
 
 __all__ = [
     "FAMILIES",
@@ -57,6 +58,7 @@ __all__ = [
     "KVCache",
     "ModelConfig",
     "RopeConfig",
+    "Speculation",
     "add_branch",
     "attention_forward",
     "block_forward",

@@ -23,6 +23,7 @@ from awq_ref.model.entrance import Entrance, check_entrance, enter, widened
 from awq_ref.model.inputs import checked_ids, checked_mask, text_length
 from awq_ref.model.ops import apply_norm, soft_cap
 from awq_ref.model.shapes import block_linear_shapes, block_norm_shapes, block_router_shapes
+from awq_ref.model.speculation import Speculation
 from awq_ref.spec import LinearOperator
 
 # Tokens that pass through the layers at a time when there is a cache to remember the others: no more than a page, so
@@ -262,6 +263,7 @@ class Decoder:
         pick: loops.Pick = loops.greedy,
         eos_token_ids: Collection[int] | None = None,
         overflow: str = "error",
+        speculate: int | Speculation = 0,
     ) -> Iterator[int]:
         """Yield the tokens that follow a prompt as they come; see `generate.stream`."""
         return loops.stream(
@@ -271,6 +273,7 @@ class Decoder:
             pick=pick,
             eos_token_ids=eos_token_ids,
             overflow=overflow,
+            speculate=speculate,
         )
 
     def generate(self, token_ids: I64 | Sequence[int], **options: Any) -> list[int]:

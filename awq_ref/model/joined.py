@@ -5,8 +5,8 @@
     project      x -> what several linears make of it, in one product if they are parts of one
 
 Queries, keys and values read one array, gate and up another. Where a model is loaded to run, the rows of such linears
-lie in one matrix: a token then costs four products in each layer, not seven. The names stay: whoever replaces a part, to
-watch its inputs or to change its weights, gets what is asked for, and the others are multiplied alone.
+lie in one matrix: a token then costs four products in each layer, not seven. The names stay: whoever replaces a part,
+to watch its inputs or to change its weights, gets what is asked for, and the others are multiplied alone.
 """
 
 from collections.abc import Mapping, Sequence

@@ -59,7 +59,7 @@ def test_keeping_all_channels_is_the_float_model(way, tiny_bench, options, calib
     rows = kept_rows(tiny_bench, options(), calibrated, shares=(1.0,))
     full = select(rows, kept="all")[0]
     row = select(rows, kept=way)[0]
-    # The same weights; as parts of one product their sums of n <= 256 numbers of size 1 may round otherwise, n 2**-24 each.
+    # The same weights; as parts of one product sums of n <= 256 numbers may round otherwise, by n 2**-24 each.
     assert row["perplexity"] == pytest.approx(full["perplexity"], rel=256 * 2.0**-24)
     assert row["kl"] == pytest.approx(0.0, abs=2 * 256 * 2.0**-24)
 
