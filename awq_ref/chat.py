@@ -110,6 +110,7 @@ class Terminal:
             ["prompt speed", f"{stats.prompt_speed:.1f} tokens/s"],
             ["new tokens", f"{stats.new_tokens}"],
             ["generation speed", f"{stats.new_speed:.1f} tokens/s"],
+            *([["speculation", str(session.speculation)]] if session.settings.speculate else []),
             ["cache", cached],
             ["weights", f"{weights} ({session.model.residency_note})"],
         ]
@@ -218,6 +219,7 @@ def _session(arguments: argparse.Namespace) -> ChatSession:
         system=arguments.system,
         seed=arguments.seed,
         drop_oldest=arguments.drop_oldest,
+        speculate=arguments.speculate,
     )
     settings = with_sampling(
         settings,

@@ -88,6 +88,13 @@ def _add_sampling(parser: argparse.ArgumentParser, defaults: Sampling | None) ->
     add("min_p", float, "sample from tokens at least this share as likely as the likeliest")
     add("repetition_penalty", float, "above 1: what was seen becomes less likely")
     parser.add_argument("--seed", type=int, default=0, help="of the sampler")
+    parser.add_argument(
+        "--speculate",
+        type=int,
+        default=0,
+        metavar="N",
+        help="guess up to N tokens from what the text repeats, and check them in one pass; the text stays the same",
+    )
     _add_residency(parser)
 
 
@@ -101,13 +108,6 @@ def _add_generate(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default="error",
         choices=OVERFLOWS,
         help="where the context ends: stop, and refuse a longer prompt; or roll, and forget the oldest tokens",
-    )
-    parser.add_argument(
-        "--speculate",
-        type=int,
-        default=0,
-        metavar="N",
-        help="guess up to N tokens from what the text repeats, and check them in one pass; the text stays the same",
     )
     _add_sampling(parser, GREEDY)
 

@@ -43,7 +43,7 @@ from awq_ref.model.shapes import (
     stored_order,
     stored_place,
 )
-from awq_ref.model.speculation import Speculation
+from awq_ref.model.speculation import Lookup, Speculation, fitting, picked
 
 __all__ = [
     "FAMILIES",
@@ -56,6 +56,7 @@ __all__ = [
     "Entrance",
     "JoinedPart",
     "KVCache",
+    "Lookup",
     "ModelConfig",
     "RopeConfig",
     "Speculation",
@@ -69,6 +70,7 @@ __all__ = [
     "block_stored_shapes",
     "block_tensor_shapes",
     "enter",
+    "fitting",
     "generate_batch",
     "greedy",
     "linears_of_one_input",
@@ -84,6 +86,7 @@ __all__ = [
     "outer_tensor_shapes",
     "part_rows",
     "parts_of",
+    "picked",
     "rolled",
     "stored_order",
     "stored_place",

@@ -23,7 +23,7 @@ from awq_ref.errors import RangeError, ShapeError
 from awq_ref.model.cache import PAGE, KVCache, new_cache
 from awq_ref.model.config import ModelConfig
 from awq_ref.model.rope import ROPE_TYPES, turned_length
-from awq_ref.model.speculation import Lookup, Speculation, same_rope
+from awq_ref.model.speculation import Lookup, Speculation, fitting, picked
 
 Pick = Callable[[F32], int]
 OVERFLOWS = ("error", "roll")
@@ -117,25 +117,9 @@ def rolled(text: Sequence[int], config: ModelConfig) -> list[int]:
     return head + list(text[len(text) - stays + len(head) :])
 
 
-def _guesses(lookup: Lookup | None, config: ModelConfig, length: int, most: int) -> list[int]:
-    """Return the tokens that may come next, as many as fit the context and turn like their own text's [LLM-14]."""
-    if lookup is None:
-        return []
-    guesses = lookup.guess(min(most, config.context - length))
-    return guesses if same_rope(config, length, length + len(guesses)) else []
-
-
 def _stream(
     model: Forward, ids: I64, room: int, pick: Pick, ends: Collection[int], speculation: Speculation
 ) -> Iterator[int]:
-    """Yield tokens as `stream` says.
-
-    Equation [LLM-16]  x_1 ~ p(. | text),  x_{i+1} ~ p(. | text, x_1 .. x_i)  as long as x_i = d_i
-        x -> token
-        d -> guesses
-        p -> pick of the logits behind the text, and behind each guess
-    Source: Leviathan et al. 2023, arXiv:2211.17192, algorithm 1; docs/equations.md#llm-16.
-    """
     text, config = ids.tolist(), model.config
     lookup = Lookup(text) if speculation.guesses else None
     cache: KVCache | None = None
@@ -148,21 +132,19 @@ def _stream(
         elif must_reread(config, len(text) - 1, len(text)):
             cache, step = None, text
         cache = cache or new_cache(config, batch=1, capacity=capacity, page=PAGE)
-        most = min(speculation.guesses, room - 1) if len(step) == 1 else 0  # the prompt is read alone
-        guesses = _guesses(lookup, config, len(text), most)
+        guesses: list[int] = []
+        if lookup is not None and len(step) == 1:  # the prompt is read alone
+            guesses = fitting(lookup.guess(min(speculation.guesses, room - 1)), config, len(text))
         new = np.array([[*step, *guesses]], dtype=np.int64)
         logits, cache = model.forward(new, cache, last_only=not guesses)
         before = len(text)
-        for place, guess in enumerate([*guesses, None], start=-1 - len(guesses)):
-            token = pick(logits[0, place])
+        for token in picked(logits[0, -1 - len(guesses) :], guesses, pick):
             yield token
             text.append(token)
             if lookup is not None:
                 lookup.add(token)
             if token in ends:
                 return
-            if token != guess:
-                break
         room -= len(text) - before
         if len(step) == 1:
             speculation.count(len(guesses), len(text) - before)

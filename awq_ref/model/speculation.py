@@ -2,7 +2,9 @@
 
     Speculation   how many tokens to guess, and what came of it
     Lookup        a text that knows where its last tokens stood before
-    same_rope     whether guesses turn like the tokens that they stand for
+    Lookup.guess  what may come next
+    fitting       those guesses that a pass may read
+    picked        the tokens that are picked behind a text and its guesses
 
 A guess is what followed the last time that the text's last few tokens stood in it. The pass that reads the newest token
 reads the guesses behind it too, and gives the logits behind each. Then a token is picked as ever, from the first of
@@ -16,10 +18,11 @@ speculative sampling.
 Sources: Leviathan et al. 2023, arXiv:2211.17192; Saxena 2023, "Prompt lookup decoding" (the guesses).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from awq_ref.checks import require_between
+from awq_ref.dtypes import F32
 from awq_ref.model.config import ModelConfig
 from awq_ref.model.rope import turned_length
 
@@ -103,3 +106,30 @@ def same_rope(config: ModelConfig, length: int, longer: int) -> bool:
     """Tell whether the tokens of a text turn alike at both lengths [LLM-14]: else a pass over guesses would differ."""
     ropes = [rope for rope in (config.rope, config.window_rope) if rope is not None]
     return all(turned_length(rope, length) == turned_length(rope, longer) for rope in ropes)
+
+
+def fitting(guesses: list[int], config: ModelConfig, length: int) -> list[int]:
+    """Return the guesses behind a text of some length that fit the context; none if they would turn otherwise."""
+    guesses = guesses[: config.context - length]
+    return guesses if same_rope(config, length, length + len(guesses)) else []
+
+
+def picked(logits: F32, guesses: list[int], pick: Callable[[F32], int]) -> Iterator[int]:
+    """Yield the tokens that follow a text: one, and one more for every guess that was right so far.
+
+    Equation [LLM-16]  x_1 ~ p(. | text),  x_{i+1} ~ p(. | text, x_1 .. x_i)  as long as x_i = d_i
+        x -> token
+        d -> guesses
+        p -> what pick makes of a row of logits
+    Source: Leviathan et al. 2023, arXiv:2211.17192, algorithm 1; docs/equations.md#llm-16.
+
+    Parameters
+    ----------
+    logits : float32 array, shape (guesses + 1, vocab_size)
+        Behind the text, and behind each guess.
+    """
+    for row, guess in zip(logits, [*guesses, None], strict=True):
+        token = pick(row)
+        yield token
+        if token != guess:
+            return

@@ -30,8 +30,8 @@ def test_every_code_is_the_nearest(rng):
     assert codes.dtype == np.int8
     for row, of_row, step in zip(weight.tolist(), codes.tolist(), steps.tolist(), strict=True):
         for value, code in zip(row, of_row, strict=True):
-            # Half a step, and the rounding of the quotient: at most 127 * 2**-24 steps. A subnormal step is off by up to
-            # 2**-150, over 127 of them.
+            # Half a step, and the rounding of the quotient: at most 127 * 2**-24 steps. A subnormal step is off by
+            # up to 2**-150, over 127 of them.
             bound = Fraction(step) * (Fraction(1, 2) + 127 * Fraction(1, 2**24)) + 127 * Fraction(1, 2**150)
             assert abs(Fraction(value) - code * Fraction(step)) <= bound
             assert -127 <= code <= 127

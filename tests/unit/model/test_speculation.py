@@ -129,13 +129,17 @@ def test_equal_seeds_give_the_same_sample_with_guesses_and_without(rng):
     decoder, sampling = tiny_decoder(rng), Sampling(0.7, top_k=6, repetition_penalty=1.1)
     speculation = Speculation(4)
     for seed, prompt in itertools.product(range(6), PROMPTS):
-        texts = [
+        plain, guessed = (
             decoder.generate(
-                prompt, max_new_tokens=15, eos_token_ids=(), speculate=how, pick=sampler(sampling, seed=seed, prompt=prompt)
+                prompt,
+                max_new_tokens=15,
+                eos_token_ids=(),
+                speculate=how,
+                pick=sampler(sampling, seed=seed, prompt=prompt),
             )
             for how in (0, speculation)
-        ]  # fmt: skip
-        assert texts[0] == texts[1]
+        )
+        assert guessed == plain
     assert 0 < speculation.accepted < speculation.guessed
 
 
@@ -150,9 +154,9 @@ def test_what_is_drawn_has_the_chances_of_the_model():
         )
         found[tuple(new)] += 1
     assert 0.2 < speculation.accepted / speculation.guessed < 0.8  # accepted ones and refused ones both count
-    # Hoeffding: a frequency of n draws is further than t from its chance with a chance of 2 exp(-2 n t**2); that over all
-    # 3**4 texts, in sum 1e-9, gives t = sqrt(log(2 * 81 / 1e-9) / (2 n)), 0.057. The single texts' chances go up to 0.1:
-    # so the tokens at each place, given the one before, are held to it too.
+    # Hoeffding: a frequency of n draws is further than t from its chance with a chance of 2 exp(-2 n t**2); that over
+    # all 3**4 texts, in sum 1e-9, gives t = sqrt(log(2 * 81 / 1e-9) / (2 n)), 0.057. The single texts' chances go up
+    # to 0.1: so the tokens at each place, given the one before, are held to it too.
     bound = math.sqrt(math.log(2 * 81 / 1e-9) / (2 * draws))
     for text in itertools.product(range(3), repeat=count):
         chance = math.prod(chances[a][b] for a, b in itertools.pairwise([1, *text]))

@@ -41,7 +41,7 @@ def test_a_decode_step_allocates_its_scores_and_no_keys(rng, columns):
     peak = peak_of(lambda: decoder.forward(token, cache))
     scores = 4 * QUERY_HEADS * columns
     keys_of_a_layer = 4 * KEY_HEADS * HEAD * columns
-    # One array of scores lives at a time; each of the first columns' flags is looked at once, in a buffer of fixed size.
+    # One array of scores lives at a time; the columns' flags are looked at in a buffer of fixed size.
     assert peak <= scores + SLACK
     if columns == 8192:
         assert scores + SLACK < keys_of_a_layer / 4  # a copy of a layer's keys would show
@@ -53,9 +53,9 @@ def test_a_prompt_needs_a_chunk_of_everything_and_a_tile_of_scores(rng, tokens):
     cache = new_cache(decoder.config, batch=1, capacity=tokens)
     ids = np.ones((1, tokens), dtype=np.int64)
     peak = peak_of(lambda: decoder.forward(ids, cache, last_only=True))
-    # Of a chunk's tokens: q, k, v and the turned q, the mixed values (each at most 4 heads of 64), the stream and the MLP
-    # (at most 12 wide) with its copies; rope tables and their float64 angles. Of the scores a tile, the mask of its
-    # queries, and the row maximum's and the sum's temporaries, no larger than a tile.
+    # Of a chunk's tokens: q, k, v and the turned q, the mixed values (each at most 4 heads of 64), the stream and the
+    # MLP (at most 12 wide) with its copies; rope tables and their float64 angles. Of the scores a tile, the mask of
+    # its queries, and the row maximum's and the sum's temporaries, no larger than a tile.
     chunk = 4 * PREFILL_CHUNK * (8 * QUERY_HEADS * HEAD + 10 * 12 + 4 * HEAD)
     tiles = 2 * 4 * TILE_SCORES + 4 * attention_module.TILE_QUERIES**2
     assert peak <= chunk + tiles + SLACK + 8 * tokens  # and the ids
