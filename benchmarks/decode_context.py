@@ -1,18 +1,19 @@
 """Decoding at a long context against a short one, on the shape of Qwen2.5-0.5B.
 
-    python benchmarks/decode_context.py [--contexts 128 1024 4096] [--steps 16] [--quick]
+    python benchmarks/decode_context.py [--contexts 128 1024 4096] [--steps 24] [--quick]
 
 Random INT4 weights in 24 layers, an int8 head, keys and values of random numbers: no time depends on them. One token
 is decoded behind each context, in turns, so that all see the same machine. Attention's growth is also foretold by a
 count: every further column costs the reading of its keys and values in every layer, and four passes over a score in
 every query head (maximum, difference, exponential, sum); what a byte and a score cost is measured in the same run, on
-arrays of the same shapes. Printed per context: the milliseconds of a token (median), how much of it is growth over the
+arrays of the same shapes. Printed per context: the milliseconds of a token (the shortest step), how much of it is growth over the
 shortest context as measured and as foretold, the bytes of the cache, and the most that a step allocates, counted by
-tracemalloc in a step of its own: the scores of a layer, and no copy of keys or values.
+tracemalloc in a step of its own: the logits, or the scores of a layer, and no copy of keys or values. Below: what a
+layer costs beside its products, the shortest of many steps of a decoder whose linears return what they are asked for
+at once.
 """
 
 import argparse
-import statistics
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from awq_ref.model import (
     block_norm_shapes,
     linears_of_one_input,
     new_cache,
+    parts_of,
 )
 from awq_ref.model.ops import take_exponentials
 from awq_ref.pipeline.operators import block_operators
@@ -66,7 +68,7 @@ def seconds(work: Callable[[], object], repeats: int = 15) -> float:
         started = time.perf_counter()
         work()
         spent.append(time.perf_counter() - started)
-    return statistics.median(spent)
+    return min(spent)
 
 
 def column_seconds(config: ModelConfig, columns: int) -> float:
@@ -97,6 +99,45 @@ def step_peak(work: Callable[[], object]) -> int:
     return peak
 
 
+class Nothing:
+    """A linear that costs no time."""
+
+    resident_bytes = 0
+
+    def __init__(self, out_features: int, in_features: int) -> None:
+        self.out_features, self.in_features = out_features, in_features
+        self.y = np.ones((1, 1, out_features), dtype=np.float32)
+
+    def __call__(self, _: np.ndarray) -> np.ndarray:
+        return self.y
+
+
+def overhead(config: ModelConfig, columns: int, steps: int) -> float:
+    """Seconds of a layer beside its products: norms, rope, attention over some columns, activation, Python."""
+    blocks = []
+    for layer in range(config.num_hidden_layers):
+        norms = {name: np.ones(shape, dtype=np.float32) for name, shape in block_norm_shapes(config).items()}
+        linears = {name: Nothing(*shape) for name, shape in block_linear_shapes(config, layer).items()}
+        for names in linears_of_one_input(config, layer):
+            sizes = [linears[name].out_features for name in names]
+            linears |= dict(zip(names, parts_of(Nothing(sum(sizes), config.hidden_size), sizes), strict=True))
+        blocks.append(Block(norms, linears))
+    shape = (config.vocab_size, config.hidden_size)
+    one = np.ones(config.hidden_size, dtype=np.float32)
+    decoder = Decoder(config, np.ones(shape, dtype=np.float16), blocks, one, Nothing(*shape))
+    cache, token = (
+        filled(new_cache(config, batch=1, capacity=columns + 1), columns),
+        np.array([[1]], dtype=np.int64),
+    )
+    spent = []
+    for _ in range(steps):
+        started = time.perf_counter()
+        decoder.forward(token, cache)
+        spent.append(time.perf_counter() - started)
+        cache = cache.truncated(columns)
+    return min(spent) / config.num_hidden_layers
+
+
 def measure(config: ModelConfig, contexts: list[int], steps: int) -> list[list[str]]:
     decoder, token = make_decoder(config), np.array([[1]], dtype=np.int64)
     caches = {n: filled(new_cache(config, batch=1, capacity=n + ROOM, page=n + ROOM), n) for n in contexts}
@@ -114,11 +155,11 @@ def measure(config: ModelConfig, contexts: list[int], steps: int) -> list[list[s
     per_column = column_seconds(config, max(contexts))
     rows = []
     for n in contexts:
-        total = statistics.median(spent[n])
-        grown = statistics.median(a - b for a, b in zip(spent[n], spent[shortest], strict=True))
+        total = min(spent[n])
+        grown = total - min(spent[shortest])
         foretold = per_column * (n - shortest)
         cells = [f"{1e3 * value:.2f}" for value in (total, grown, foretold)]
-        shares = [f"{grown / total:.0%}", f"{foretold / (foretold + statistics.median(spent[shortest])):.0%}"]
+        shares = [f"{grown / total:.0%}", f"{foretold / (foretold + min(spent[shortest])):.0%}"]
         rows.append([str(n), *cells, *shares, format_bytes(sizes[n]), format_bytes(peaks[n])])
     return rows
 
@@ -127,7 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--contexts", type=int, nargs="+", default=[128, 1024, 4096])
     parser.add_argument(
-        "--steps", type=int, default=16, help=f"tokens behind each context, at most {ROOM - 1}"
+        "--steps", type=int, default=24, help=f"tokens behind each context, at most {ROOM - 1}"
     )
     parser.add_argument("--quick", action="store_true", help="two layers, short contexts: only that it runs")
     arguments = parser.parse_args()
@@ -145,6 +186,8 @@ def main() -> None:
         "a step allocates",
     ]
     print(format_table(headers, rows))
+    spent = overhead(config, contexts[0], 5 if arguments.quick else 200)
+    print(f"\nA layer beside its products, {contexts[0]} columns: {1e6 * spent:.0f} microseconds.")
 
 
 if __name__ == "__main__":
