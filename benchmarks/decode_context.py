@@ -6,8 +6,8 @@ Random INT4 weights in 24 layers, an int8 head, keys and values of random number
 is decoded behind each context, in turns, so that all see the same machine. Attention's growth is also foretold by a
 count: every further column costs the reading of its keys and values in every layer, and four passes over a score in
 every query head (maximum, difference, exponential, sum); what a byte and a score cost is measured in the same run, on
-arrays of the same shapes. Printed per context: the milliseconds of a token (the shortest step), how much of it is growth over the
-shortest context as measured and as foretold, the bytes of the cache, and the most that a step allocates, counted by
+arrays of the same shapes. Printed per context: the milliseconds of a token (the shortest step), how much of it is
+growth over the shortest context as measured and as foretold, the bytes of the cache, and the most that a step allocates, counted by
 tracemalloc in a step of its own: the logits, or the scores of a layer, and no copy of keys or values. Below: what a
 layer costs beside its products, the shortest of many steps of a decoder whose linears return what they are asked for
 at once.
