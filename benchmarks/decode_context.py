@@ -7,10 +7,10 @@ is decoded behind each context, in turns, so that all see the same machine. Atte
 count: every further column costs the reading of its keys and values in every layer, and four passes over a score in
 every query head (maximum, difference, exponential, sum); what a byte and a score cost is measured in the same run, on
 arrays of the same shapes. Printed per context: the milliseconds of a token (the shortest step), how much of it is
-growth over the shortest context as measured and as foretold, the bytes of the cache, and the most that a step allocates, counted by
-tracemalloc in a step of its own: the logits, or the scores of a layer, and no copy of keys or values. Below: what a
-layer costs beside its products, the shortest of many steps of a decoder whose linears return what they are asked for
-at once.
+growth over the shortest context as measured and as foretold, the bytes of the cache, and the most that a step
+allocates, counted by tracemalloc in a step of its own: the logits, or the scores of a layer, and no copy of keys or
+values. Below: what a layer costs beside its products, the shortest of many steps of a decoder whose linears return
+what they are asked for at once.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def make_decoder(config: ModelConfig) -> Decoder:
     return Decoder(config, embedding, blocks, np.ones(config.hidden_size, dtype=np.float32), head)
 
 
-def seconds(work: Callable[[], object], repeats: int = 15) -> float:
+def seconds(work: Callable[[], object], repeats: int = 60) -> float:
     spent = []
     for _ in range(repeats):
         started = time.perf_counter()
