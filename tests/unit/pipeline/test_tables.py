@@ -8,7 +8,9 @@ from helpers.tiny_checkpoint import write_tiny_family, write_tiny_llama
 import awq_ref
 from awq_ref.errors import RangeError
 from awq_ref.matmul import Int8Linear
+from awq_ref.pipeline import describe_model
 from awq_ref.pipeline.tables import table_bytes
+from awq_ref.report.tables import format_bytes
 
 IDS = np.array([[5, 2, 9, 4]])
 
@@ -61,3 +63,14 @@ def test_another_word_is_refused(tmp_path):
     write_tiny_llama(tmp_path / "m")
     with pytest.raises(RangeError, match="load_model: head must be one of 'float', 'int8'; got 'int4'"):
         awq_ref.load_model(tmp_path / "m", head="int4")
+
+
+def test_inspect_counts_both_heads(tmp_path):
+    write_tiny_llama(tmp_path / "m", torch_dtype="bfloat16", tie_word_embeddings=True)
+    config = awq_ref.load_model(tmp_path / "m").config
+    rows, width = config.vocab_size, config.hidden_size
+    norm = 4 * width  # the last one stands outside the blocks too
+    lines = describe_model(tmp_path / "m").splitlines()
+    for head, size in (("float", 4 * rows * width), ("int8", (2 + 1) * rows * width + 4 * rows)):
+        (line,) = (line for line in lines if line.startswith("| packed") and f" {head} " in line)
+        assert format_bytes(size + norm) in line
