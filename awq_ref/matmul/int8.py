@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 from awq_ref.checks import require_dtype, require_finite, require_shape
 from awq_ref.dtypes import F32
 from awq_ref.matmul.dense import as_tokens
-from awq_ref.matmul.threads import default_threads, run_in_shares, scratch
+from awq_ref.matmul.threads import (
+    THREADED_WEIGHTS,
+    blas_on_one_thread,
+    default_threads,
+    run_in_shares,
+    scratch,
+)
 
 I8: TypeAlias = NDArray[np.int8]
 
@@ -26,17 +32,16 @@ FEW_TOKENS = 16  # above, BLAS gets tiles large enough for threads of its own
 TILE = 2**18  # weights that a thread casts at a time: 1 MiB as float32
 LARGE_TILE = 2**21
 PRODUCT = 8192  # weights of one small product: from 9216 on OpenBLAS starts threads of its own
-THREADED = 2**20  # a smaller layer is done before a second thread has started
 
 
 def round_rows(weight: F32) -> tuple[I8, F32]:
     """Round the rows of a weight to int8, each by its own step.
 
-    Equation [AWQ-11]  s_r = max_c |w_rc| / 127,   q_rc = round(w_rc / s_r);  a row of zeros has s_r = 0 and q = 0
+    Equation [AWQ-12]  s_r = max_c |w_rc| / 127,   q_rc = round(w_rc / s_r);  a row of zeros has s_r = 0 and q = 0
         w -> weight
         s -> steps
         q -> codes
-    Source: docs/equations.md#awq-11.
+    Source: docs/equations.md#awq-12.
 
     Parameters
     ----------
@@ -125,7 +130,7 @@ class Int8Linear:
     def __call__(self, x: F32) -> F32:
         """Map (..., in_features) float32 to (..., out_features) float32.
 
-        Equation [AWQ-11]  y_r = s_r (q_r . x) + b_r
+        Equation [AWQ-12]  y_r = s_r (q_r . x) + b_r
 
         Raises
         ------
@@ -143,8 +148,9 @@ class Int8Linear:
         """Codes times a few tokens, rows shared among threads."""
         y = np.empty((self.out_features, len(x)), dtype=np.float32)
         columns = np.ascontiguousarray(x.T)  # (in_features, tokens)
-        threads = default_threads() if self.codes.size >= THREADED else 1
-        run_in_shares(lambda start, stop: self._share(columns, y, start, stop), len(y), n_threads=threads)
+        threads = default_threads() if self.codes.size >= THREADED_WEIGHTS else 1
+        with blas_on_one_thread():
+            run_in_shares(lambda start, stop: self._share(columns, y, start, stop), len(y), n_threads=threads)
         return np.ascontiguousarray(y.T)
 
     def _share(self, columns: F32, y: F32, start: int, stop: int) -> None:
@@ -152,7 +158,7 @@ class Int8Linear:
         width = self.in_features
         per_product = max(1, PRODUCT // width)
         step = max(1, TILE // (width * per_product)) * per_product
-        memory = scratch(4 * step * width).view(np.float32).reshape(step, width)
+        (memory,) = scratch(((step, width), np.float32))
         for first in range(start, stop, step):
             last = min(first + step, stop)
             tile = memory[: last - first]
@@ -166,7 +172,7 @@ class Int8Linear:
         """Codes times many tokens, large tiles in turn."""
         y = np.empty((len(x), self.out_features), dtype=np.float32)
         step = max(1, LARGE_TILE // self.in_features)
-        memory = scratch(4 * step * self.in_features).view(np.float32).reshape(step, self.in_features)
+        (memory,) = scratch(((step, self.in_features), np.float32))
         for first in range(0, self.out_features, step):
             tile = memory[: min(step, self.out_features - first)]
             np.copyto(tile, self.codes[first : first + step])

@@ -96,7 +96,7 @@ def load_model(path: str | Path, *, residency: Residency = "packed", head: Head 
         does not fit the packed planes are held as codes; `Model.residency_note` says so. A float checkpoint is
         always float32, one of float8 numbers too.
     head : "float" or "int8"
-        How the head stays in memory: float32, or int8 rows with a step each [AWQ-11]. The embedding stays 16 bits wide
+        How the head stays in memory: float32, or int8 rows with a step each [AWQ-12]. The embedding stays 16 bits wide
         where it is stored so and no float head shares it.
 
     Raises
