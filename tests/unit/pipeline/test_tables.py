@@ -66,11 +66,12 @@ def test_another_word_is_refused(tmp_path):
 
 
 def test_inspect_counts_both_heads(tmp_path):
-    sizes = {
+    changes = {
         "hidden_size": 128,
         "intermediate_size": 128,
-    }  # groups of 128, which inspect foretells, divide them
-    write_tiny_llama(tmp_path / "m", torch_dtype="bfloat16", tie_word_embeddings=True, **sizes)
+        "num_attention_heads": 8,
+    }  # groups of 128 divide them
+    write_tiny_llama(tmp_path / "m", torch_dtype="bfloat16", tie_word_embeddings=True, **changes)
     config = awq_ref.load_model(tmp_path / "m").config
     rows, width = config.vocab_size, config.hidden_size
     norm = 4 * width  # the last one stands outside the blocks too
