@@ -40,6 +40,7 @@ witnesses: $(PARITY_VENV)/.parity ## hold other projects' code to the golden vec
 	  autoawq==0.2.9
 	@tar -xzf $(PARITY_VENV)/src/autoawq-0.2.9.tar.gz -C $(PARITY_VENV)/src
 	PYTHONPATH=tests:$(PARITY_VENV)/src/autoawq-0.2.9 $(PARITY_VENV)/bin/python tools/write_witnesses.py
+	$(PARITY_VENV)/bin/python -m pytest tests/parity/test_gguf.py $(ARGS)
 
 docs: $(VENV)/.test ## run every snippet of README.md and docs/
 	$(VENV)/bin/python tools/run_docs.py $(ARGS)

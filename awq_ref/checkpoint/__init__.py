@@ -3,7 +3,7 @@
     in     Checkpoint, TensorFile, read_json, read_quantization_config, QuantizationConfig, Float8Config,
            float8_e4m3_to_float32, spread_scales, demo_model_path, verify_folder, resolve_model, model_name
     out    require_new, new_folder, ShardWriter, write_json, write_text, copy_side_files, output_config,
-           write_quantization_config, model_card, source_license
+           write_quantization_config, model_card, source_license, GgufTensor, write_gguf
 
 Arrays are stored as they come: packing integers into words is `awq_ref.pack`'s.
 """
@@ -12,6 +12,7 @@ from awq_ref.checkpoint.assets import demo_model_path, verify_folder
 from awq_ref.checkpoint.disk import write_json, write_text
 from awq_ref.checkpoint.float8 import float8_e4m3_to_float32, spread_scales
 from awq_ref.checkpoint.format_keys import Float8Config, Quantization, QuantizationConfig
+from awq_ref.checkpoint.gguf_file import GgufTensor, write_gguf
 from awq_ref.checkpoint.header import TensorInfo
 from awq_ref.checkpoint.hub import model_name, resolve_model
 from awq_ref.checkpoint.model_card import model_card, source_license
@@ -34,6 +35,7 @@ __all__ = [
     "RECORD",
     "Checkpoint",
     "Float8Config",
+    "GgufTensor",
     "Quantization",
     "QuantizationConfig",
     "ShardWriter",
@@ -56,6 +58,7 @@ __all__ = [
     "spread_scales",
     "verify_folder",
     "write_quantization_config",
+    "write_gguf",
     "write_json",
     "write_text",
 ]

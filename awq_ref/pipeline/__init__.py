@@ -5,7 +5,7 @@ model       Model
 texts       text and ids for calibration and evaluation
 calibrate   observe a model block by block
 quantize    quantize_model
-convert     a quantized folder in another layout
+convert     a quantized folder in another layout;  gguf: a folder as one GGUF file
 chat, chat_format    a conversation: its turns, its text, its file
 describe    what a folder holds
 compare     what quantization did to every linear
@@ -15,6 +15,7 @@ outliers    the same function with large activations in a few channels
 from awq_ref.pipeline.compare import compare_models
 from awq_ref.pipeline.convert import convert_model
 from awq_ref.pipeline.describe import describe_model, folder_bytes
+from awq_ref.pipeline.gguf import GgufReport, convert_to_gguf
 from awq_ref.pipeline.load import load_model
 from awq_ref.pipeline.model import Model
 from awq_ref.pipeline.observation import ModelStatistics, calibrate
@@ -22,11 +23,13 @@ from awq_ref.pipeline.quantize import quantize_model
 from awq_ref.pipeline.texts import evaluation_tokens, read_text
 
 __all__ = [
+    "GgufReport",
     "Model",
     "ModelStatistics",
     "calibrate",
     "compare_models",
     "convert_model",
+    "convert_to_gguf",
     "describe_model",
     "evaluation_tokens",
     "folder_bytes",
