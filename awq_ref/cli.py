@@ -19,6 +19,7 @@ from awq_ref.matmul import RESIDENCIES
 from awq_ref.model import OVERFLOWS
 from awq_ref.pack import FOLDER_LAYOUTS, LAYOUTS
 from awq_ref.paper.experiment import Options
+from awq_ref.pipeline.tables import HEADS
 from awq_ref.search import RECIPES
 from awq_ref.spec import BITS
 from awq_ref.text.sampling import GREEDY, Sampling
@@ -67,6 +68,13 @@ def _add_quantize(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--verbose", action="store_true", help="print the choice made at every site")
 
 
+def _add_residency(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--residency", default="packed", choices=RESIDENCIES, help="how quantized weights stay in memory"
+    )
+    parser.add_argument("--head", default="float", choices=HEADS, help="how the head stays in memory")
+
+
 def _add_sampling(parser: argparse.ArgumentParser, defaults: Sampling | None) -> None:
     """Add how a model picks tokens and holds its weights; without defaults, generation_config.json has them."""
 
@@ -82,8 +90,13 @@ def _add_sampling(parser: argparse.ArgumentParser, defaults: Sampling | None) ->
     add("repetition_penalty", float, "above 1: what was seen becomes less likely")
     parser.add_argument("--seed", type=int, default=0, help="of the sampler")
     parser.add_argument(
-        "--residency", default="packed", choices=RESIDENCIES, help="how quantized weights stay in memory"
+        "--speculate",
+        type=int,
+        default=0,
+        metavar="N",
+        help="guess up to N tokens from what the text repeats, and check them in one pass; the text stays the same",
     )
+    _add_residency(parser)
 
 
 def _add_generate(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -126,9 +139,7 @@ def _add_perplexity(parsers: "argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument("--stride", type=int, help="tokens from window to window; default: seq-len")
     parser.add_argument("--reference", metavar="FLOAT_MODEL", help="its divergence from this one")
     parser.add_argument("--max-tokens", type=int, help="evaluate on about this many tokens only")
-    parser.add_argument(
-        "--residency", default="packed", choices=RESIDENCIES, help="how quantized weights stay in memory"
-    )
+    _add_residency(parser)
 
 
 def _add_paper(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

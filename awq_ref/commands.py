@@ -42,10 +42,12 @@ def run_quantize(arguments: argparse.Namespace) -> int:
 
 def run_generate(arguments: argparse.Namespace) -> int:
     """Continue a prompt, piece by piece."""
+    from awq_ref.model import Speculation
     from awq_ref.pipeline import load_model
     from awq_ref.report.tables import format_bytes
 
-    model = load_model(arguments.model, residency=arguments.residency)
+    speculation = Speculation(arguments.speculate)  # before the model is read: its value may be wrong
+    model = load_model(arguments.model, residency=arguments.residency, head=arguments.head)
     n_tokens, started = 0, time.perf_counter()
     stream = model.stream_text(
         arguments.prompt,
@@ -57,6 +59,7 @@ def run_generate(arguments: argparse.Namespace) -> int:
         repetition_penalty=arguments.repetition_penalty,
         seed=arguments.seed,
         overflow=arguments.overflow,
+        speculate=speculation,
     )
     print(arguments.prompt, end="", flush=True)
     for piece in stream:
@@ -66,7 +69,8 @@ def run_generate(arguments: argparse.Namespace) -> int:
     print()
     print(
         f"[{n_tokens} tokens, {n_tokens / seconds:.1f} tokens/s with the prompt's time counted; weights resident: "
-        f"{format_bytes(sum(model.resident_bytes().values()))} ({model.residency_note})]",
+        f"{format_bytes(sum(model.resident_bytes().values()))} ({model.residency_note})"
+        f"{f'; {speculation}' if speculation.guesses else ''}]",
         file=sys.stderr,
     )
     return 0
@@ -88,7 +92,7 @@ def run_perplexity(arguments: argparse.Namespace) -> int:
     from awq_ref.report.perplexity import perplexity
     from awq_ref.report.tables import format_table
 
-    model = load_model(arguments.model, residency=arguments.residency)
+    model = load_model(arguments.model, residency=arguments.residency, head=arguments.head)
     token_ids, source, n_bytes = evaluation_tokens(
         model.require_tokenizer(), arguments.text, limit=arguments.max_tokens
     )
