@@ -1,6 +1,6 @@
 """Scales and clips of one block on Gram matrices, against the published procedure on stored tokens.
 
-python benchmarks/search_vs_published.py [--windows N] [--sites SITE ...]
+python benchmarks/search_vs_published.py [--windows N] [--sites SITE ...] [--quick]
 
 The block is Qwen2.5-0.5B's in size (hidden 896, intermediate 4864, 14 heads on 2), of random weights with a few large
 channels in its norms; 128 windows of 512 tokens. Site after site, both in one run:
@@ -182,9 +182,11 @@ def main() -> None:
     )
     parser.add_argument("--windows", type=int, default=128, help="of 512 tokens; 128 take about ten minutes")
     parser.add_argument("--sites", nargs="+", help="these alone, such as mlp.down")
+    parser.add_argument("--quick", action="store_true", help="one window: does it run?")
     arguments = parser.parse_args()
-    bench = Bench({**SIZES, "windows": arguments.windows})
-    print(f"hidden 896, intermediate 4864, INT4, groups of 128; {arguments.windows} windows of 512 tokens\n")
+    windows = 1 if arguments.quick else arguments.windows
+    bench = Bench({**SIZES, "windows": windows})
+    print(f"hidden 896, intermediate 4864, INT4, groups of 128; {windows} windows of 512 tokens\n")
     heads = ("site", "statistics s", "search s", "both s", "published s", "ratio")
     print(f"| {' | '.join(heads)} | layers: scales | clips | module: scales | clips |")
     print("|:---|" + "---:|" * 9)

@@ -9,7 +9,7 @@
     FeedbackObjective     the same when error feedback follows: what the later columns cannot answer
     ModuleObjective       the same judged on a module's output, as llm-awq does for q, k, v and gate, up
 
-Numerics: float32 products (BLAS), summed per row over 192 columns in float32, then in float64.
+Numerics: float32 products (BLAS), summed per row over 512 columns in float32, then in float64.
 Memory: one slab of ROWS rows and one product of (ROWS, PANEL), whatever the layer's size.
 Source: Lin et al. 2023, arXiv:2306.00978, eq. 4; docs/equations.md#awq-7.
 """
@@ -24,7 +24,7 @@ from awq_ref.dtypes import F32, F64
 from awq_ref.errors import ShapeError
 from awq_ref.search.folding import LinearFold
 
-PANEL = 192  # columns of the Gram matrix in one product: narrower ones skip more of its upper half
+PANEL = 512  # columns of the Gram matrix in one product
 ROWS = 1024  # rows in one product: below this BLAS repacks the Gram matrix too often
 QUANTIZER_ELEMENTS = 1 << 18  # weights handed to the quantizer at once: its temporaries stay in the cache
 
