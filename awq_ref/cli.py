@@ -1,4 +1,4 @@
-"""The command line: `awq-ref quantize | generate | chat | perplexity | inspect | paper | vectors | conform | demo`.
+"""The command line: `awq-ref quantize | calibrate | generate | chat | perplexity | inspect | paper | ...`.
 
 The options of every command; what they do is in `awq_ref.commands`.
 Exit code 0: done. 1: `conform` found a backend wrong. 2: an error or an interrupt, one message on standard error and
@@ -61,6 +61,7 @@ def _add_quantize(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--symmetric", action="store_true", help="no zero points")
     parser.add_argument("--recipe", default="awq", help=", ".join(RECIPES))
     _add_calibration(parser)
+    parser.add_argument("--statistics", type=Path, metavar="FILE", help="of `calibrate`, instead of text")
     parser.add_argument(
         "--max-shard-bytes", type=int, default=5 * 10**9, help="size of a safetensors file at most"
     )
@@ -73,6 +74,15 @@ def _add_residency(parser: argparse.ArgumentParser) -> None:
         "--residency", default="packed", choices=RESIDENCIES, help="how quantized weights stay in memory"
     )
     parser.add_argument("--head", default="float", choices=HEADS, help="how the head stays in memory")
+
+
+def _add_calibrate(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add_command(
+        parsers, "calibrate", commands.run_calibrate, "observe a model once, for any number of `quantize`"
+    )
+    parser.add_argument("model", help=f"float checkpoint folder, {ON_HUB}")
+    parser.add_argument("out", type=Path, metavar="FILE", help="file to write (safetensors); must not exist")
+    _add_calibration(parser)
 
 
 def _add_sampling(parser: argparse.ArgumentParser, defaults: Sampling | None) -> None:
@@ -226,6 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"awq-ref {__version__}")
     parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_quantize(parsers)
+    _add_calibrate(parsers)
     _add_generate(parsers)
     _add_chat(parsers)
     _add_perplexity(parsers)

@@ -8,14 +8,16 @@ import argparse
 import sys
 import time
 
-from awq_ref.errors import UnsupportedError
+from awq_ref.errors import OutputError, UnsupportedError
 
 
 def run_quantize(arguments: argparse.Namespace) -> int:
     """Quantize a checkpoint folder; print what came of it."""
-    from awq_ref.pipeline import folder_bytes, quantize_model
+    from awq_ref.pipeline import ModelStatistics, folder_bytes, quantize_model
     from awq_ref.report.tables import format_bytes
 
+    if arguments.statistics and arguments.calibration:
+        raise UnsupportedError("quantize: takes --statistics or --calibration, not both.")
     report = quantize_model(
         arguments.model,
         arguments.out,
@@ -26,6 +28,7 @@ def run_quantize(arguments: argparse.Namespace) -> int:
         calibration=arguments.calibration,
         samples=arguments.samples,
         seq_len=arguments.seq_len,
+        statistics=ModelStatistics.load(arguments.statistics) if arguments.statistics else None,
         max_shard_bytes=arguments.max_shard_bytes,
     )
     if arguments.report:
@@ -37,6 +40,28 @@ def run_quantize(arguments: argparse.Namespace) -> int:
         f"{arguments.out}: recipe {report.recipe}, INT{report.spec.bits}, {report.bits_per_weight:.3f} bits per "
         f"weight, layout {report.layout}, {size}, {report.seconds:.1f} s"
     )
+    return 0
+
+
+def run_calibrate(arguments: argparse.Namespace) -> int:
+    """Observe a float model and save the statistics of all its sites."""
+    from awq_ref.pipeline import calibrate
+    from awq_ref.report.tables import format_bytes
+
+    if arguments.out.exists() or not arguments.out.parent.is_dir():
+        raise OutputError(
+            f"calibrate: {arguments.out} must be a new file in a folder that exists; it is not."
+        )
+    started = time.perf_counter()
+    found = calibrate(
+        arguments.model,
+        calibration=arguments.calibration,
+        samples=arguments.samples,
+        seq_len=arguments.seq_len,
+    )
+    found.save(arguments.out)
+    size, seconds = format_bytes(arguments.out.stat().st_size), time.perf_counter() - started
+    print(f"{arguments.out}: statistics of {len(found.sites)} sites, {size}, {seconds:.1f} s")
     return 0
 
 
