@@ -14,11 +14,11 @@ ARGS ?=
 PIP_INSTALL = -m pip --disable-pip-version-check --quiet install
 PYTEST = -m pytest -n $(JOBS) --maxprocesses=8
 
-.PHONY: help demo test lint parity witnesses docs bench clean
+.PHONY: help demo test lint parity witnesses docs tutorials bench clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.core ## quantize the embedded model and show what INT4, INT3 and INT2 cost (about a minute)
 	@$(VENV)/bin/awq-ref demo $(ARGS)
@@ -47,6 +47,9 @@ witnesses: $(PARITY_VENV)/.parity ## hold other projects' code to the golden vec
 docs: $(VENV)/.test ## run every snippet of README.md and docs/
 	$(VENV)/bin/python tools/run_docs.py $(ARGS)
 
+tutorials: $(VENV)/.tutorial ## run every chapter of the course as a notebook
+	$(VENV)/bin/python tools/run_tutorials.py $(ARGS)
+
 bench: $(VENV)/.core ## every benchmark, as Markdown tables
 	@for script in benchmarks/*.py; do $(VENV)/bin/python "$$script" $(ARGS) || exit 1; done
 
@@ -62,7 +65,7 @@ $(VENV)/.core: pyproject.toml
 	@$(VENV)/bin/python $(PIP_INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.test $(VENV)/.lint: $(VENV)/.%: $(VENV)/.core
+$(VENV)/.test $(VENV)/.lint $(VENV)/.tutorial: $(VENV)/.%: $(VENV)/.core
 	@echo "Installing the packages of '$*' into $(VENV) ..."
 	@$(VENV)/bin/python $(PIP_INSTALL) --group $*
 	@touch $@
