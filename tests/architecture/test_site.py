@@ -6,6 +6,7 @@ import site_links
 import site_pages
 from helpers.source import ROOT
 
+CARRIER = "docs/carriers/" + "awq-1.md"  # made by the build
 EQUATION = "## [AWQ-9] T\n\nCode: `awq_ref.a.b`,\n  `awq_ref.a.c`\nTest: `tests/x.py::t`\n"
 
 
@@ -19,7 +20,7 @@ def page(tmp_path, monkeypatch, name, text):
 
 def test_links_to_programs_become_pages_and_code_stays_code(tmp_path, monkeypatch):
     text = "[a](../awq_ref/x.py) [r](../README.md)\n\n```python\nd[k](../awq_ref/x.py)\n```\n"
-    written = page(tmp_path, monkeypatch, "docs/p.md", text)
+    written = page(tmp_path, monkeypatch, "pages/p.md", text)
     assert '<a href="../code/awq_ref/x.py.html">a</a> [r](../index.md)' in written
     assert "d[k](../awq_ref/x.py)" in written
 
@@ -32,7 +33,7 @@ def test_a_chapter_has_links_in_its_text_alone(tmp_path, monkeypatch):
 
 
 def test_a_second_title_goes_one_level_down(tmp_path, monkeypatch):
-    assert page(tmp_path, monkeypatch, "docs/p.md", "# A\n\n# B\n\n## C\n") == "# A\n\n## B\n\n### C\n"
+    assert page(tmp_path, monkeypatch, "pages/p.md", "# A\n\n# B\n\n## C\n") == "# A\n\n## B\n\n### C\n"
 
 
 def test_code_and_tests_of_an_equation_lead_to_its_carriers(tmp_path, monkeypatch):
@@ -42,8 +43,8 @@ def test_code_and_tests_of_an_equation_lead_to_its_carriers(tmp_path, monkeypatc
 
 def test_every_equation_and_law_has_a_page_with_the_source_that_carries_it():
     pages = site_pages.carriers()
-    assert ":pyobject: group_range" in pages["docs/carriers/awq-1.md"]
-    assert ":pyobject: test_worked_example" in pages["docs/carriers/awq-1.md"]
+    assert ":pyobject: group_range" in pages[CARRIER]
+    assert ":pyobject: test_worked_example" in pages[CARRIER]
     assert all("literalinclude" in text for text in pages.values())
 
 
