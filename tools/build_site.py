@@ -128,7 +128,19 @@ def _sphinx(source: Path, html: Path, jobs: int) -> int:
         html / "searchindex.js"
     ).exists():  # a build that failed: what it knew goes, for the index to be whole
         shutil.rmtree(source.parent / "doctrees", ignore_errors=True)
-    command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", "-a", "-j", str(jobs)]
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-b",
+        "html",
+        "-W",
+        "--keep-going",
+        "-q",
+        "-a",
+        "-j",
+        str(jobs),
+    ]
     command += ["-d", str(source.parent / "doctrees"), str(source), str(html)]
     return subprocess.run(command, env=os.environ | {"PYTHONWARNINGS": "ignore"}, check=False).returncode
 
