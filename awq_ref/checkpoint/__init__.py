@@ -2,8 +2,8 @@
 
     in     Checkpoint, TensorFile, read_json, read_quantization_config, QuantizationConfig, Float8Config,
            float8_e4m3_to_float32, spread_scales, demo_model_path, verify_folder, resolve_model, model_name
-    out    require_new, new_folder, resumable_folder, Journal, ShardWriter, stored_form, write_json, write_text, copy_side_files, output_config,
-           write_quantization_config, model_card, source_license
+    out    require_new, new_folder, resumable_folder, Journal, ShardWriter, stored_form, write_json, write_text,
+           copy_side_files, output_config, write_quantization_config, model_card, source_license
 
 Arrays are stored as they come: packing integers into words is `awq_ref.pack`'s.
 """

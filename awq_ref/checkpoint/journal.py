@@ -1,6 +1,6 @@
 """An output folder on which a second process can go on where a first one was stopped, at whatever moment.
 
-    resumable_folder   with resumable_folder(path, identity) as journal: write into journal.model; it becomes path at the end
+    resumable_folder   with resumable_folder(path, identity) as journal: write into journal.model, which becomes path
     Journal            .finished: what an earlier run has put down; .commit(entry): one step more is done
 
 Beside the target lies a hidden folder `.NAME.partial` with
@@ -106,7 +106,11 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
     """Return the leaves of nested objects, by dotted names."""
     if not isinstance(value, dict):
         return {name: value}
-    return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{name}.{key}" if name else key).items()}
+    return {
+        k: v
+        for key, inner in value.items()
+        for k, v in _flat(inner, f"{name}.{key}" if name else key).items()
+    }
 
 
 def _other_work(folder: Path, was: Any, wanted: Any) -> OutputError:

@@ -205,7 +205,10 @@ class ShardWriter:
     def _recover(self, state: Mapping[str, Any]) -> None:
         """Hold the files to the checksums of the last state; remove those that are later."""
         self._sums = list(state["files"])
-        named = [*self.folder.glob("model.safetensors"), *sorted(self.folder.glob("model-*-of-*.safetensors"))]
+        named = [
+            *self.folder.glob("model.safetensors"),
+            *sorted(self.folder.glob("model-*-of-*.safetensors")),
+        ]
         for number, path in enumerate(named):  # the run ended while it gave the files their names
             path.rename(self._part(number))
         (self.folder / INDEX_FILE).unlink(missing_ok=True)
