@@ -8,7 +8,8 @@
 
 A block is done in phases, and the largest counts: observing, where every site has its Gram matrix and a batch of tokens
 is under way; searching, where a site's weights are scaled, rounded and judged; rounding, where error feedback inverts
-a Gram matrix in float64. The counts of arrays in `WORK` are those of the code as it is; a test traces allocations against them.
+a Gram matrix in float64. The counts of arrays in `WORK` are those of the code as it is; a test traces allocations
+against them.
 """
 
 import math
@@ -26,9 +27,9 @@ from awq_ref.errors import RangeError
 from awq_ref.model import ModelConfig, block_linear_shapes, block_router_shapes, outer_tensor_shapes
 from awq_ref.pipeline.observation import BATCH_TOKENS, EMBEDDED_BYTES, EMBEDDING_ROWS
 from awq_ref.pipeline.plans import layer_plan
-from awq_ref.pipeline.states import StateDtype
 from awq_ref.report.tables import format_bytes
 from awq_ref.search import Recipe, site_inputs
+from awq_ref.spec import StateDtype
 
 F32_BYTES, F64_BYTES = 4, 8
 UNITS = {

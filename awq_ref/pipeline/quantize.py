@@ -3,12 +3,13 @@
     quantize_model   the whole job
 
 For each block: read, observe, search, fold, quantize, pack, write, forget. The output folder appears at the end,
-whole, or not at all. What is finished is kept: a run that was stopped, at whatever moment, is taken up by the same call.
+whole, or not at all. What is finished is kept: a run that was stopped, at whatever moment, is taken up by the same
+call.
 """
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,14 +29,14 @@ from awq_ref.pipeline.observation import EMBEDDING_ROWS, ObservedBlock, open_flo
 from awq_ref.pipeline.papers import write_papers
 from awq_ref.pipeline.resume import FinishedBlocks, identity_of
 from awq_ref.pipeline.spread import Executor, quantized_apart, require_apart
-from awq_ref.pipeline.states import STATE_DTYPES, StateDtype, StateStore
+from awq_ref.pipeline.states import StateStore
 from awq_ref.pipeline.statistics import ModelStatistics
 from awq_ref.pipeline.texts import Calibration, calibration_windows
 from awq_ref.pipeline.walk import ROUNDED, observed_blocks
 from awq_ref.report.progress import progress
 from awq_ref.report.quantization import LayerReport, QuantizationReport
 from awq_ref.search import Recipe, recipe_named
-from awq_ref.spec import QuantSpec
+from awq_ref.spec import STATE_DTYPES, QuantSpec, StateDtype
 
 
 def _copy_outer(checkpoint: Checkpoint, config: ModelConfig, writer: ShardWriter) -> None:
@@ -177,6 +178,7 @@ def quantize_model(
     executor: Executor | None = None,
     ahead: int = 2,
     restart: bool = False,
+    planned: Callable[[Footprint], None] | None = None,
     shown: bool | None = None,
 ) -> QuantizationReport:
     """Quantize the linears of a float checkpoint and write a new checkpoint folder.
@@ -208,7 +210,8 @@ def quantize_model(
         Bytes, or "4GB", that the process may take. Where the hidden states do not fit they go to a file beside the
         output; the result is the same. None: they stay in memory.
     activations : "float32" or "float16"
-        Of the hidden states between blocks. float16 takes half the room and changes numbers; the output's record says so.
+        Of the hidden states between blocks. float16 takes half the room and changes numbers, which the record in
+        config.json says.
     executor : optional
         Anything with `submit` as concurrent.futures has it: a `ProcessPoolExecutor`, a Dask client's `get_executor()`.
         Blocks are searched and rounded there, with the same result. Its workers see the source under the same path.
@@ -216,6 +219,8 @@ def quantize_model(
         So many blocks are with the executor at a time.
     restart : bool
         Drop the finished blocks of an earlier run that was stopped, instead of going on with them.
+    planned : callable, optional
+        Is told the memory that the run will need, before it begins.
     shown : bool, optional
         Draw a progress bar; by default on a terminal only.
 
@@ -241,12 +246,11 @@ def quantize_model(
     Notes
     -----
     Memory: one block in float32, its Gram matrices, and the hidden states of all windows; a recipe that follows their
-    drift (`best`) holds two blocks and four copies of the states. Error feedback adds three
-    float64 matrices of the size of one Gram matrix while a site is rounded. `footprint.plan_memory` has the sum; the
-    report holds it as `predicted_bytes`, and what the process really took as `peak_bytes`.
+    drift (`best`) holds two blocks and four copies of the states. `footprint.plan_memory` has the sum; the report holds
+    it as `predicted_bytes`, and what the process really took as `peak_bytes`.
 
-    Stopped: finished blocks stay in `.NAME.partial` beside the destination after an interrupt, a full disk or a death of
-    the process, and the same call goes on from there to the same bytes. A call with another source, recipe, grid or
+    Stopped: finished blocks stay in `.NAME.partial` beside the destination after an interrupt, a full disk or a death
+    of the process, and the same call goes on from there to the same bytes. A call with another source, recipe, grid or
     calibration, or by another version, is refused.
     """
     started = time.perf_counter()
@@ -264,6 +268,8 @@ def quantize_model(
     _require_fit(chosen, statistics, helpers)
     given = _calibrated(job, calibration, statistics, activations, samples=samples, seq_len=seq_len)
     plan = _planned(job, given, activations, memory, helpers)
+    if planned is not None:
+        planned(plan)
     report = QuantizationReport(
         recipe=chosen.name,
         spec=spec,

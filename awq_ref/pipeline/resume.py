@@ -16,12 +16,13 @@ import numpy as np
 
 from awq_ref import __version__
 from awq_ref.checkpoint import Journal, ShardWriter
-from awq_ref.checkpoint.disk import file_digest, sync, writing
+from awq_ref.checkpoint.disk import byte_view, file_digest, sync, writing
 from awq_ref.errors import OutputError
 from awq_ref.pipeline.block_output import Job
-from awq_ref.pipeline.states import StateDtype, StateStore
+from awq_ref.pipeline.states import StateStore
 from awq_ref.pipeline.statistics import ModelStatistics
 from awq_ref.report.quantization import LayerReport, QuantizationReport
+from awq_ref.spec import StateDtype
 
 
 def _source_facts(job: Job) -> dict[str, Any]:
@@ -37,8 +38,8 @@ def _digest(statistics: ModelStatistics) -> str:
     digest = hashlib.sha256()
     for site, seen in sorted(statistics.sites.items()):
         digest.update(f"{site} {seen.count} ".encode())
-        digest.update(np.ascontiguousarray(seen.abs_sum))
-        digest.update(np.ascontiguousarray(seen.gram_sum))
+        digest.update(byte_view(np.ascontiguousarray(seen.abs_sum)))
+        digest.update(byte_view(np.ascontiguousarray(seen.gram_sum)))
     return digest.hexdigest()
 
 

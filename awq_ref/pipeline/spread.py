@@ -5,8 +5,8 @@
     quantized_apart   observed blocks in, their tensors and reports out, in the same order
 
 What goes to a worker is the path of the source, the recipe and a block's statistics; it reads the block's weights
-itself, so it must see the source under that path. What comes back are the block's tensors. Both ends run the function that the serial
-run calls, on the same arrays: the bytes are the same.
+itself, so it must see the source under that path. What comes back are the block's tensors. The worker runs the function
+that the serial run calls, on the same arrays: the bytes are the same.
 """
 
 import warnings

@@ -9,19 +9,19 @@ A file is read and written window by window, never mapped: mapped pages would co
 """
 
 import tempfile
+import weakref
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeAlias, Union
+from typing import BinaryIO, TypeAlias, Union
 
 import numpy as np
 
 from awq_ref.checkpoint.disk import byte_view, file_digest, write_all, writing
 from awq_ref.dtypes import F32, AnyArray
 from awq_ref.errors import OutputError, RangeError
+from awq_ref.spec import StateDtype
 
-StateDtype = Literal["float32", "float16"]
-STATE_DTYPES: tuple[StateDtype, ...] = ("float32", "float16")
 Shape: TypeAlias = tuple[int, int, int]  # windows, tokens of a window, hidden_size
 
 
@@ -43,6 +43,8 @@ class StoredStates:
     ) -> None:
         self.shape, self.dtype, self.file, self.folder = shape, dtype, file, folder
         self._array = np.empty(shape, dtype=dtype) if file is None else None
+        if file is not None:
+            weakref.finalize(self, file.close)
 
     def _seek(self, rows: slice) -> tuple[BinaryIO, tuple[int, ...]]:
         """Go to the first of some windows; return the file and the windows' shape."""
@@ -119,7 +121,7 @@ def blank_like(states: States, *, width: int | None = None) -> States:
 
 def _nameless(folder: Path | None) -> BinaryIO:
     with writing(folder or Path("hidden states")):
-        return tempfile.TemporaryFile(dir=folder, buffering=0)  # type: ignore[return-value]
+        return tempfile.TemporaryFile(dir=folder, buffering=0)
 
 
 @dataclass
@@ -160,7 +162,7 @@ class StateStore:
         path = self._path(stream, layer)
         if not self.spilled:
             with writing(path), path.open("wb", buffering=0) as file:
-                copy = StoredStates(_shape(states), self.dtype, file, self.folder)  # type: ignore[arg-type]
+                copy = StoredStates(_shape(states), self.dtype, file, self.folder)
                 for first in range(states.shape[0]):
                     copy[first : first + 1] = states[first : first + 1]
         self.sums[path.name] = file_digest(path).hexdigest()
@@ -189,8 +191,6 @@ class StateStore:
         states = self.blank(shape, stream, layer)
         for first in range(shape[0]):
             states[first : first + 1] = stored[first : first + 1]
-        assert stored.file is not None
-        stored.file.close()
         return states
 
     def forget(self, layer: int) -> None:
