@@ -142,9 +142,10 @@ def _observing(config: ModelConfig, sites: list[tuple[int, int, int]], seq_len: 
     windows = max(1, BATCH_TOKENS // seq_len)
     tokens, inner = windows * seq_len, max(width for width, _, _ in sites)
     scores = windows * config.num_attention_heads * seq_len * seq_len
-    return F32_BYTES * (
-        max(2 * scores + 5 * tokens * config.hidden_size, 4 * tokens * inner)
-    ) + F32_BYTES * sum(width * min(PANEL, width) for width, _, _ in sites)
+    attention = 2 * scores + 6 * tokens * config.hidden_size
+    mlp = 5 * tokens * inner + 3 * tokens * config.hidden_size  # gate, up, their product, |x|, and the stream
+    panels = sum(width * min(PANEL, width) for width, _, _ in sites)
+    return F32_BYTES * (max(attention, mlp) + panels)
 
 
 def _working(sites: list[tuple[int, int, int]], recipe: Recipe) -> int:

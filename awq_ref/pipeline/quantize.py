@@ -23,7 +23,7 @@ from awq_ref.model import ModelConfig, outer_tensor_shapes
 from awq_ref.pipeline.block_output import Job, quantize_block
 from awq_ref.pipeline.describe import mean_bits_per_weight
 from awq_ref.pipeline.fit import choose_layout, require_group_sizes, require_layout
-from awq_ref.pipeline.footprint import Footprint, memory_bytes, peak_bytes, plan_memory
+from awq_ref.pipeline.footprint import Footprint, memory_bytes, peak_bytes, plan_memory, process_name
 from awq_ref.pipeline.load import open_tokenizer, read_block
 from awq_ref.pipeline.observation import EMBEDDING_ROWS, ObservedBlock, open_float
 from awq_ref.pipeline.papers import write_papers
@@ -296,5 +296,5 @@ def quantize_model(
                 pass
             report = replace(report, layers=tuple(done.layers))
         write_papers(checkpoint, config, journal.model, Path(destination).name, report)
-    peak = peak_bytes() + sum(helpers.peaks.values())
+    peak = peak_bytes() + sum(n for name, n in helpers.peaks.items() if name != process_name())
     return replace(report, seconds=time.perf_counter() - started, peak_bytes=peak)
