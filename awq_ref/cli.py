@@ -17,7 +17,7 @@ from awq_ref import __version__, commands
 from awq_ref.errors import AwqRefError, CalibrationWarning
 from awq_ref.matmul import RESIDENCIES
 from awq_ref.model import OVERFLOWS
-from awq_ref.pack import LAYOUTS
+from awq_ref.pack import FOLDER_LAYOUTS, LAYOUTS
 from awq_ref.paper.experiment import Options
 from awq_ref.search import RECIPES
 from awq_ref.spec import BITS, STATE_DTYPES
@@ -169,7 +169,7 @@ def _add_convert(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     parser.add_argument("model", help=f"quantized checkpoint folder, {ON_HUB}")
     parser.add_argument("out", type=Path, help="folder to write; must not exist")
-    parser.add_argument("--layout", required=True, choices=LAYOUTS, help="the layout to write")
+    parser.add_argument("--layout", required=True, choices=FOLDER_LAYOUTS, help="the layout to write")
     parser.add_argument(
         "--allow-rounding", action="store_true", help="change weights that do not fit exactly"
     )

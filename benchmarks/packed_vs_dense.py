@@ -1,28 +1,34 @@
-"""Packed against dense: how long one linear layer takes in each residency, measured in one run.
+"""Packed against dense: how long one linear layer takes, beside plain NumPy on float32 weights, in one run.
 
-python benchmarks/packed_vs_dense.py [--quick] [--threads N]
+    python benchmarks/packed_vs_dense.py [--quick] [--threads 1 2]
 
-The operators take turns, so that what else the machine does falls on all of them; printed are the median of the
-rounds, the spread (first to third quartile) and the ratio of medians to the dense layer. Threads: those of the packed
-operators; for those of BLAS set OPENBLAS_NUM_THREADS (or OMP_NUM_THREADS) before starting.
+The rival is `x @ weight.T`, BLAS with as many threads as ours. The two take turns, so that what else the machine does
+falls on both; between turns there is a pause, for OpenBLAS's threads spin for some milliseconds after a product, on the
+cores that ours need. Printed: microseconds per call, median and quartiles of the rounds; the rival's time over ours
+(above 1 is faster than float32), the median of the rounds' ratios; the weights' memory over the rival's. Large layers
+do not fit into caches; small ones stay there from call to call, as they do not in a model.
 """
 
 import argparse
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from awq_ref.matmul import RESIDENCIES, to_operator
+from awq_ref.matmul import to_operator
 from awq_ref.matmul.threads import default_threads
-from awq_ref.spec import LinearOperator, QuantizedLinear, QuantSpec
+from awq_ref.quantize import dequantize_linear
+from awq_ref.spec import QuantizedLinear, QuantSpec
 
-SHAPES = ((256, 256), (768, 256), (256, 768), (2048, 2048), (4096, 4096), (11008, 4096))
-QUICK_SHAPES = SHAPES[:4]
-TOKENS = (1, 8, 128)
-ROUND_SECONDS = 0.01  # a timing repeats the call until it is at least this long
+SHAPES = ((896, 896), (4864, 896), (896, 4864), (4096, 4096), (11008, 4096))
+QUICK_SHAPES = SHAPES[:3]
+TOKENS = (1, 2, 4, 8, 16, 32, 128, 512)
+ROUND_SECONDS = 0.02  # a timing repeats the call until it is at least this long
+PAUSE = 0.05
 
 
 def random_linear(out_features: int, in_features: int, spec: QuantSpec, seed: int = 0) -> QuantizedLinear:
@@ -34,52 +40,59 @@ def random_linear(out_features: int, in_features: int, spec: QuantSpec, seed: in
     return QuantizedLinear(codes, scales, rng.integers(0, spec.qmax + 1, shape, dtype=np.uint8), spec)
 
 
-def seconds(operator: LinearOperator, x: np.ndarray, repeats: int) -> float:
+def seconds(operator: Callable[[np.ndarray], np.ndarray], x: np.ndarray, repeats: int) -> float:
     start = time.perf_counter()
     for _ in range(repeats):
         operator(x)
     return (time.perf_counter() - start) / repeats
 
 
-def take_turns(operators: Sequence[LinearOperator], x: np.ndarray, rounds: int) -> np.ndarray:
+def take_turns(
+    operators: Sequence[Callable[[np.ndarray], np.ndarray]], x: np.ndarray, rounds: int
+) -> np.ndarray:
     """Seconds per call, (operators, rounds)."""
+    times = np.empty((len(operators), rounds), dtype=np.float64)
     repeats = [max(1, int(ROUND_SECONDS / seconds(operator, x, 2))) for operator in operators]
-    times = [[seconds(op, x, n) for op, n in zip(operators, repeats, strict=True)] for _ in range(rounds)]
-    return np.array(times, dtype=np.float64).T
+    for turn in range(rounds):
+        for i, operator in enumerate(operators):
+            time.sleep(PAUSE)
+            operator(x)  # wakes the threads
+            times[i, turn] = seconds(operator, x, repeats[i])
+    return times
 
 
-def table_row(label: str, times: np.ndarray) -> str:
-    """One line of the table: per residency median (quartiles) in microseconds, then ratios to the last, dense."""
+def table_row(label: str, times: np.ndarray, memory: float) -> str:
+    """One line of the table: ours, the rival's, their ratio, and that of the memory."""
     quartiles = np.percentile(times * 1e6, (25, 50, 75), axis=1).T  # (operators, 3)
     cells = [f"{median:.0f} ({low:.0f}-{high:.0f})" for low, median, high in quartiles]
-    ratios = [f"{quartiles[i, 1] / quartiles[-1, 1]:.2f}" for i in range(len(times) - 1)]
-    return "| " + " | ".join([label, *cells, *ratios]) + " |"
+    ratio = np.median(times[1] / times[0])
+    return "| " + " | ".join([label, *cells, f"{ratio:.2f}", f"{memory:.3f}"]) + " |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small shapes and fewer rounds")
-    parser.add_argument("--threads", type=int, default=default_threads(), help="threads of a packed layer")
+    cores = sorted({1, default_threads()})
+    parser.add_argument("--threads", type=int, nargs="+", default=cores, help="threads of both")
     parser.add_argument("--bits", type=int, default=4, choices=(2, 3, 4, 8))
     parser.add_argument("--group-size", type=int, default=128)
     arguments = parser.parse_args()
     spec = QuantSpec(bits=arguments.bits, group_size=arguments.group_size)
-    blas = os.environ.get("OPENBLAS_NUM_THREADS", "its default")
-    print(
-        f"NumPy {np.__version__}, {platform.machine()}, {os.cpu_count()} processors; {spec.bits} bits, group"
-    )
-    print(f"{spec.group_size}; threads: {arguments.threads} of ours, {blas} of BLAS; microseconds per call,")
-    print("median (quartiles), and the ratio of medians to dense: below 1 is faster than float32.\n")
-    names = list(RESIDENCIES)
-    print("| out x in, tokens | " + " | ".join(names + [f"{name} / dense" for name in names[:-1]]) + " |")
-    print("|" + "---|" * (2 * len(names)))
+    where = f"NumPy {np.__version__}, {platform.machine()}, {os.cpu_count()} processors"
+    print(f"{where}; {spec.bits} bits, groups of {spec.group_size}\n")
+    print("| out x in | threads | tokens | packed, us | float32, us | float32 / packed | memory |")
+    print("|" + "---|" * 7)
     for out_features, in_features in QUICK_SHAPES if arguments.quick else SHAPES:
         linear = random_linear(out_features, in_features, spec)
-        operators = [to_operator(linear, residency, n_threads=arguments.threads) for residency in names]
-        for n_tokens in TOKENS:
-            x = np.random.default_rng(1).normal(0, 1, (n_tokens, in_features)).astype(np.float32)
-            times = take_turns(operators, x, rounds=5 if arguments.quick else 9)
-            print(table_row(f"{out_features} x {in_features}, {n_tokens}", times), flush=True)
+        weight = dequantize_linear(linear)
+        for n_threads in arguments.threads:
+            packed = to_operator(linear, "packed", n_threads=n_threads)
+            for n_tokens in TOKENS:
+                x = np.random.default_rng(1).normal(0, 1, (n_tokens, in_features)).astype(np.float32)
+                with threadpool_limits(n_threads, user_api="blas"):
+                    times = take_turns([packed, partial(np.dot, b=weight.T)], x, 5 if arguments.quick else 9)
+                label = f"{out_features} x {in_features} | {n_threads} | {n_tokens}"
+                print(table_row(label, times, packed.resident_bytes / weight.nbytes), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Packed bytes -> outputs: the layout in memory, the meaning of the product, the fast product, residency.
 
-planes      codes <-> bit planes
+planes      codes <-> bit planes, as a 128-bit register takes them
 reference   the meaning, in two readable forms
+columns     codes <-> the bytes that the fast loops read
 tiles       the two fast loops
 packed      PackedLinear
 dense       DenseLinear
@@ -9,9 +10,10 @@ residency   QuantizedLinear -> LinearOperator
 threads     worker threads for large layers
 """
 
+from awq_ref.matmul.columns import fits
 from awq_ref.matmul.dense import DenseLinear
 from awq_ref.matmul.packed import PackedLinear
-from awq_ref.matmul.planes import FIELDS, block_size, fits, pack_planes, unpack_planes
+from awq_ref.matmul.planes import FIELDS, block_size, pack_planes, unpack_planes
 from awq_ref.matmul.reference import matmul_reference, packed_matmul_reference
 from awq_ref.matmul.residency import RESIDENCIES, Residency, to_operator, why_not_packed
 

@@ -10,6 +10,9 @@ import numpy as np
 
 from awq_ref.checks import require_dtype, require_shape
 from awq_ref.dtypes import F32
+from awq_ref.matmul.threads import THREADED_WEIGHTS, blas_on_one_thread, default_threads, run_in_shares
+
+FEW_TOKENS = 16  # above, BLAS shares a product better than by outputs
 
 
 def as_tokens(who: str, x: F32, in_features: int) -> F32:
@@ -66,7 +69,21 @@ class DenseLinear:
     def __call__(self, x: F32) -> F32:
         """Map (..., in_features) float32 to (..., out_features) float32."""
         tokens = as_tokens("DenseLinear", x, self.in_features)
-        y: F32 = tokens @ self.weight.T  # (tokens, out_features)
+        if len(tokens) > FEW_TOKENS or self.weight.size < THREADED_WEIGHTS:
+            y: F32 = tokens @ self.weight.T  # (tokens, out_features)
+        else:
+            y = self._by_shares(tokens)
         if self.bias is not None:
             y += self.bias
         return y.reshape(*x.shape[:-1], self.out_features)
+
+    def _by_shares(self, tokens: F32) -> F32:
+        """The product of a few tokens, outputs shared among our threads: BLAS's would go on spinning beside ours."""
+        y = np.empty((len(tokens), self.out_features), dtype=np.float32)
+
+        def work(start: int, stop: int) -> None:
+            np.matmul(tokens, self.weight[start:stop].T, out=y[:, start:stop])
+
+        with blas_on_one_thread():
+            run_in_shares(work, self.out_features, n_threads=default_threads(), multiple=16)
+        return y

@@ -7,7 +7,9 @@ dequantized once and BLAS does the rest. Both loops are in `awq_ref.matmul.tiles
 `awq_ref.matmul.reference`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -15,21 +17,21 @@ import numpy as np
 from awq_ref.checks import require_one_of
 from awq_ref.dtypes import F32, I64, U8
 from awq_ref.errors import UnsupportedError
-from awq_ref.matmul.dense import as_tokens
-from awq_ref.matmul.planes import fits, pack_planes
-from awq_ref.matmul.threads import default_threads, run_in_shares
-from awq_ref.matmul.tiles import (
-    Planes,
-    multiply_dequantized,
-    multiply_factored,
-    reorder_activations,
-    segment_bytes,
-    unpack_rows,
+from awq_ref.matmul.columns import (
+    Columns,
+    fits,
+    in_tiles,
+    nest_activations,
+    pack_columns,
+    unpack_columns,
 )
+from awq_ref.matmul.dense import as_tokens
+from awq_ref.matmul.threads import THREADED_WEIGHTS, blas_on_one_thread, default_threads, run_in_shares
+from awq_ref.matmul.tiles import multiply_dequantized, multiply_factored
 from awq_ref.spec import QuantizedLinear
 
 FEW_TOKENS = 32  # above, dequantizing pays: benchmarks/packed_vs_dense.py
-THREADED_WEIGHTS = 2**20  # a smaller layer is done before a second thread has started
+MOST_OUTPUTS = 4096  # outputs of a tile
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,17 @@ class PackedLinear:
 
     Made by PackedLinear.from_quantized.
 
-    weight      : Planes
+    weight      : Columns
     bias        : float32 (out_features,) or None
-    in_features : int
+    out_features, in_features : int
     residency   : "packed" or "codes"
     n_threads   : int
     input_order : int64 (in_features,) or None: column j of the weight meets feature input_order[j] of x
     """
 
-    weight: Planes
+    weight: Columns
     bias: F32 | None
+    out_features: int
     in_features: int
     residency: Literal["packed", "codes"]
     n_threads: int
@@ -74,7 +77,7 @@ class PackedLinear:
         Raises
         ------
         UnsupportedError
-            If the group size is no multiple of the block that packed planes need.
+            If a group does not fill whole bytes.
         RangeError
             If residency is another word.
         """
@@ -83,15 +86,14 @@ class PackedLinear:
         why = fits(linear.in_features, linear.group_size, bits)
         if why:
             raise UnsupportedError(f'PackedLinear: {why}. Use residency="codes".')
-        planes = tuple(_by_segments(plane, linear.n_groups) for plane in pack_planes(linear.int_weight, bits))
-        offset = None if linear.offset is None else linear.offset.T.copy()
-        weight = Planes(planes, linear.scales.T.copy(), linear.zero_point.T.copy(), bits, offset)
         threads = 1 if linear.int_weight.size < THREADED_WEIGHTS else n_threads or default_threads()
-        return cls(weight, linear.bias, linear.in_features, residency, threads, linear.input_order)
-
-    @property
-    def out_features(self) -> int:
-        return int(self.weight.scales.shape[1])
+        n_tiles = threads * -(-linear.out_features // (threads * MOST_OUTPUTS))  # as many for each thread
+        planes = pack_columns(linear.int_weight, bits, n_groups=linear.n_groups, n_tiles=n_tiles)
+        offset = None if linear.offset is None else in_tiles(linear.offset.T, n_tiles)
+        grid = in_tiles(linear.scales.T, n_tiles), in_tiles(linear.zero_point.T, n_tiles)
+        weight = Columns(planes, *grid, bits, offset)
+        out_features, in_features = linear.int_weight.shape
+        return cls(weight, linear.bias, out_features, in_features, residency, threads, linear.input_order)
 
     @property
     def resident_bytes(self) -> int:
@@ -101,7 +103,16 @@ class PackedLinear:
 
     def int_weight(self) -> U8:
         """Return the codes, uint8 (out_features, in_features), in the order in which they lie."""
-        return unpack_rows(self.weight, 0, self.out_features)
+        weight, codes = self.weight, np.empty((self.out_features, self.in_features), dtype=np.uint8)
+        fields = np.empty(
+            (len(weight.planes), weight.n_groups, weight.group_size, weight.width), dtype=np.uint8
+        )
+        for tile in range(weight.n_tiles):
+            rows = codes[tile * weight.width : (tile + 1) * weight.width]
+            rows[:] = (
+                unpack_columns(weight, tile, slice(None), fields).reshape(self.in_features, -1).T[: len(rows)]
+            )
+        return codes
 
     def __call__(self, x: F32) -> F32:
         """Map (..., in_features) float32 to (..., out_features) float32.
@@ -119,34 +130,17 @@ class PackedLinear:
         if self.input_order is not None:
             tokens = tokens[:, self.input_order]
         few = 0 < len(tokens) <= FEW_TOKENS
-        y = self._multiply_few(tokens) if few else self._multiply_many(tokens)  # (tokens, out_features)
+        y = np.empty((len(tokens), self.weight.n_tiles * self.weight.width), dtype=np.float32)
+        work = self._multiply_few(tokens, y) if few else partial(multiply_dequantized, tokens, self.weight, y)
+        with blas_on_one_thread():
+            run_in_shares(work, self.weight.n_tiles, n_threads=self.n_threads)
+        y = np.ascontiguousarray(y[:, : self.out_features])  # (tokens, out_features)
         if self.bias is not None:
             y += self.bias
         return y.reshape(*np.shape(x)[:-1], self.out_features)
 
-    def _multiply_few(self, x: F32) -> F32:
-        """The factored product of a few tokens, rows shared among threads."""
-        y = np.empty((self.out_features, len(x)), dtype=np.float32)
-        reordered = reorder_activations(x, self.weight)
-        x_sums = x.reshape(len(x), self.weight.n_groups, -1).sum(axis=2).T[:, None]  # (n_groups, 1, tokens)
-        run_in_shares(
-            lambda start, stop: multiply_factored(reordered, x_sums, self.weight, y, start, stop),
-            self.out_features,
-            n_threads=self.n_threads,
-            multiple=256,
-        )
-        return np.ascontiguousarray(y.T)  # (tokens, out_features)
-
-    def _multiply_many(self, x: F32) -> F32:
-        """The product of many tokens, tile by dequantized tile."""
-        y = np.empty((len(x), self.out_features), dtype=np.float32)
-        multiply_dequantized(x, self.weight, y, n_threads=self.n_threads)
-        return y
-
-
-def _by_segments(plane: U8, n_groups: int) -> U8:
-    """(out_features, row bytes) -> (segments, out_features, bytes): what one product reads lies together."""
-    n_bytes = segment_bytes(plane.shape[1] // n_groups)
-    return np.ascontiguousarray(
-        plane.reshape(len(plane), plane.shape[1] // n_bytes, n_bytes).transpose(1, 0, 2)
-    )
+    def _multiply_few(self, x: F32, y: F32) -> Callable[[int, int], None]:
+        """The factored product of a few tokens, for some tiles."""
+        factors = nest_activations(x, self.weight)
+        x_sums = x.reshape(len(x), self.weight.n_groups, -1).sum(axis=2).T[..., None]  # (G, tokens, 1)
+        return partial(multiply_factored, factors, x_sums, self.weight, y)

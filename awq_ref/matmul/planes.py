@@ -1,8 +1,7 @@
-"""Bit planes: how packed weights lie in memory while a model runs.
+"""Bit planes: packed weights as a processor with registers of 128 bits takes them.
 
     FIELDS             per bit width, the planes: (bits of a field, place of the field within the code)
     block_size         how many weights of a row one block holds
-    fits               why a layer cannot be held in planes, or None
     pack_planes        codes -> planes of bytes
     unpack_planes      planes -> codes
     split_activations  activations in the order in which the planes hold the weights
@@ -10,7 +9,9 @@
 A field of f bits shares its byte with 8/f - 1 others. Every block of 16*8/f weights of a row becomes 16
 bytes: byte j holds the weights j, j+16, j+32, ... of the block, the first in the lowest bits. One AND and one
 shift on a 128-bit register then give 16 neighbouring weights. With f = 4 this is TinyChatEngine's ARM layout
-(QM_ARM). Codes of 3 bits, whose width does not divide 8, are two planes: the two low bits and the high bit.
+(QM_ARM). `awq_ref.matmul.reference` multiplies from them by AND and shift; NumPy, whose registers are whole arrays,
+is faster on `awq_ref.matmul.columns`. Codes of 3 bits, whose width does not divide 8, are two planes: the two low
+bits and the high bit.
 
 Sources: TinyChatEngine, llm/tools/quantize_methods.py and kernels/neon; docs/architecture.md.
 """
@@ -40,29 +41,6 @@ def block_size(bits: int) -> int:
     """Return how many weights of a row must stay together: 32 for 4 bits, 64 for 2, 128 for 3, 1 for 8."""
     require_one_of("block_size", "bits", bits, FIELDS)
     return max(_field_block(field_bits) for field_bits, _ in FIELDS[bits])
-
-
-def fits(in_features: int, group_size: int, bits: int) -> str | None:
-    """Return why planes cannot hold a layer of this shape, or None if they can.
-
-    Parameters
-    ----------
-    in_features, group_size : int
-        Sizes of the layer; group_size is the number of weights in a group, never -1.
-    bits : int
-        2, 3, 4 or 8.
-
-    Raises
-    ------
-    RangeError
-        If bits is another number.
-    """
-    block = block_size(bits)
-    if group_size % block:
-        return f"{bits}-bit planes hold blocks of {block} weights, which do not fill a group of {group_size}"
-    if in_features % group_size:
-        return f"the group size {group_size} does not divide in_features={in_features}"
-    return None
 
 
 def _pack_field(fields: U8, field_bits: int) -> U8:
@@ -124,9 +102,12 @@ def pack_planes(int_weight: U8, bits: int) -> tuple[U8, ...]:
     require_one_of("pack_planes", "bits", bits, FIELDS)
     require_shape("pack_planes", "int_weight", int_weight, (None, None))
     require_dtype("pack_planes", "int_weight", int_weight, np.uint8)
-    why = fits(int_weight.shape[1], int_weight.shape[1], bits)
-    if why:
-        raise ShapeError(f"pack_planes: {why}. Pad the rows, or keep the codes as they are.")
+    block = block_size(bits)
+    if int_weight.shape[1] % block:
+        raise ShapeError(
+            f"pack_planes: {bits}-bit planes hold blocks of {block} weights, which do not fill a row of "
+            f"{int_weight.shape[1]}. Pad the rows, or keep the codes as they are."
+        )
     if int_weight.size and int(int_weight.max()) >= 2**bits:
         raise RangeError(f"pack_planes: codes must be at most {2**bits - 1}; got {int(int_weight.max())}.")
     return tuple(

@@ -7,9 +7,9 @@ to_operator   a QuantizedLinear as the LinearOperator of that residency
 from typing import Literal, TypeAlias, get_args
 
 from awq_ref.checks import require_one_of
+from awq_ref.matmul.columns import fits
 from awq_ref.matmul.dense import DenseLinear
 from awq_ref.matmul.packed import PackedLinear
-from awq_ref.matmul.planes import fits
 from awq_ref.quantize.affine import dequantize_linear
 from awq_ref.spec import QuantizedLinear
 
@@ -31,7 +31,7 @@ def to_operator(
     ----------
     linear : QuantizedLinear
     residency : "packed", "codes" or "dense"
-        "packed" becomes "codes" where the group size does not fit the planes (why_not_packed says why); both become
+        "packed" becomes "codes" where a group does not fill whole bytes (why_not_packed says why); both become
         "dense" where every weight has a scale of its own, for nothing would be saved. The operator's own
         .residency tells which it is.
     n_threads : int or None

@@ -2,7 +2,8 @@
 
     default_threads   how many threads a large layer uses
     run_in_shares     split rows among threads and run one function on each share
-    scratch           working memory of the calling thread, kept from call to call
+    blas_on_one_thread  while it lasts, BLAS starts no threads of its own
+    scratch           arrays in working memory of the calling thread, kept from call to call
 
 NumPy gives up the interpreter's lock inside its loops, so plain threads run at once. There is one pool per
 process, made at the first use; the calling thread takes a share itself. Working memory is kept because fresh pages
@@ -13,12 +14,17 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from contextlib import AbstractContextManager
+from functools import cached_property, lru_cache
+from math import prod
+from typing import Any
 
 import numpy as np
 
 from awq_ref.dtypes import U8
 
+LINE = 64  # bytes of a line of the cache: arrays of `scratch` begin a multiple of it apart
+THREADED_WEIGHTS = 2**19  # a smaller layer is done before a second thread has started
 MOST_THREADS = 8  # more than a few share one memory bus and gain nothing
 
 
@@ -32,11 +38,23 @@ class _Scratch(threading.local):
 _SCRATCH = _Scratch()
 
 
-def scratch(n_bytes: int) -> U8:
-    """Return n_bytes of uninitialized memory that belongs to the calling thread until it asks again."""
-    if _SCRATCH.buffer.size < n_bytes:
-        _SCRATCH.buffer = np.empty(n_bytes, dtype=np.uint8)
-    return _SCRATCH.buffer[:n_bytes]
+def scratch(*wanted: tuple[tuple[int, ...], type[Any]]) -> list[Any]:
+    """Return uninitialized arrays in memory that belongs to the calling thread until it asks again.
+
+    Parameters
+    ----------
+    *wanted : (shape, dtype)
+        The arrays that are needed at the same time.
+    """
+    sizes = [-(-prod(shape) * np.dtype(dtype).itemsize // LINE) * LINE for shape, dtype in wanted]
+    if _SCRATCH.buffer.size < sum(sizes):
+        _SCRATCH.buffer = np.empty(sum(sizes), dtype=np.uint8)
+    arrays, start = [], 0
+    for (shape, dtype), size in zip(wanted, sizes, strict=True):
+        n_bytes = prod(shape) * np.dtype(dtype).itemsize
+        arrays.append(_SCRATCH.buffer[start : start + n_bytes].view(dtype).reshape(shape))
+        start += size
+    return arrays
 
 
 def default_threads() -> int:
@@ -44,6 +62,54 @@ def default_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return min(len(os.sched_getaffinity(0)), MOST_THREADS)
     return min(os.cpu_count() or 1, MOST_THREADS)
+
+
+class _BlasLimit:
+    """How many callers want BLAS on one thread, and how many threads it had before the first of them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.callers = 0
+        self.before: list[int] = []
+
+    @cached_property
+    def libraries(self) -> list[Any]:
+        """The BLAS libraries whose threads can be set: none without threadpoolctl, or of a kind unknown to it."""
+        try:
+            from threadpoolctl import ThreadpoolController  # optional: this room imports with NumPy alone
+        except ImportError:
+            return []
+        return [lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.callers == 0:
+                self.before = [library.get_num_threads() for library in self.libraries]
+                self._set([1] * len(self.before))
+            self.callers += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self.lock:
+            self.callers -= 1
+            if self.callers == 0:
+                self._set(self.before)
+
+    def _set(self, numbers: list[int]) -> None:
+        for library, number, before in zip(self.libraries, numbers, self.before, strict=True):
+            if before != 1:
+                library.set_num_threads(number)
+
+
+_BLAS_LIMIT = _BlasLimit()
+
+
+def blas_on_one_thread() -> AbstractContextManager[None]:
+    """Return a context in which BLAS uses the calling thread alone, for every thread of the process.
+
+    Our threads each bring their own products: BLAS's would only get in their way. Nothing is limited where
+    threadpoolctl is not installed; results are the same.
+    """
+    return _BLAS_LIMIT
 
 
 @lru_cache(maxsize=1)

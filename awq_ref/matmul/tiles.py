@@ -1,200 +1,152 @@
-"""The two ways to multiply by packed rows, a tile at a time.
+"""The two ways to multiply by packed columns, a tile of outputs at a time.
 
-    Planes               a packed weight as the loops below read it
-    multiply_factored    few tokens: cast masked bytes, multiply group by group, apply scales afterwards
-    multiply_dequantized many tokens: dequantize a tile once, then one BLAS product for all tokens
-    unpack_rows          the codes of some rows
-    dequantize_rows      the float weight of some rows, bit for bit that of quantize.dequantize
+    multiply_factored    few tokens: mask and cast bytes, multiply group by group, apply scales afterwards
+    multiply_dequantized many tokens: dequantize some groups, then one product for all tokens
+    dequantize_groups    the float weight of some groups, bit for bit that of quantize.dequantize
 
-Source: docs/equations.md#awq-10, which bounds the error of both products.
+Weights pass through memory that the thread keeps: a pass finds in the cache what the last one left.
+
+Source: docs/equations.md#awq-10 and #awq-11, which bound the error of both products.
 """
-
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
-from awq_ref.dtypes import F16, F32, U8
-from awq_ref.matmul.planes import FIELDS, split_activations, unpack_planes
-from awq_ref.matmul.threads import run_in_shares, scratch
+from awq_ref.dtypes import F32, U8
+from awq_ref.matmul.columns import Columns, unpack_columns, widened
+from awq_ref.matmul.planes import FIELDS
+from awq_ref.matmul.threads import scratch
 
-SEGMENT_BYTES = 128  # most bytes of a row in one small product, where the group can be divided so
-PRODUCT_BYTES = 8192  # rows x bytes of one small product: from 9216 on OpenBLAS starts threads of its own
-FACTORED_TILE = 2**19  # weights cast at a time, 2 MiB as float32; nearly the same speed from 2**17 to 2**20
-DEQUANTIZED_TILE = 2**21  # weights multiplied at a time, 8 MiB as float32: few calls of BLAS
-UNPACKED_TILE = (
-    2**16
-)  # weights unpacked and dequantized at a time: a pass finds in the cache what the last one left
-_PLACES = {bits: np.arange(0, 8, bits, dtype=np.uint8)[:, None, None, None] for bits in (1, 2, 4, 8)}
-# Per width of a field: the masks that leave field k of a byte, and 2**(-bits * k), by which that byte is the field.
-MASKS = {bits: (2**bits - 1 << places).astype(np.uint8) for bits, places in _PLACES.items()}
-POWERS = {bits: np.ldexp(np.float32(1.0), -places.astype(np.int32)) for bits, places in _PLACES.items()}
-
-
-@dataclass(frozen=True)
-class Planes:
-    """A packed weight, group by group, in the order in which a product reads it.
-
-    planes     : uint8, (segments, out_features, bytes); a segment is a group's bytes or an even part of them
-    scales     : float16 or float32, (n_groups, out_features)
-    zero_point : uint8, (n_groups, out_features)
-    bits       : width of the codes as they are held: 2, 3, 4 or 8
-    offset     : float16 or float32, (n_groups, out_features), or None
-    """
-
-    planes: tuple[U8, ...]
-    scales: F16 | F32
-    zero_point: U8
-    bits: int
-    offset: F16 | F32 | None = None
-
-    @property
-    def n_groups(self) -> int:
-        return int(self.scales.shape[0])
+# docs/performance.md has what these were chosen from.
+CAST_WEIGHTS = (
+    2**20
+)  # weights cast at a time, 4 MiB as float32: calls long enough for two threads not to queue
+DEQUANTIZED_WEIGHTS = (
+    2**21
+)  # weights dequantized at a time for many tokens: products with thousands of inputs
+SMALL_PRODUCT = (
+    10**6
+)  # tokens x inputs x outputs: up to here OpenBLAS multiplies without copying the weights first
+LEAST_WIDTH = 64  # outputs of such a small product, at least
 
 
-def segment_bytes(group_bytes: int) -> int:
-    """Return the largest divisor of a group's bytes up to SEGMENT_BYTES, or all if only tiny ones divide."""
-    divisors = (n for n in range(min(group_bytes, SEGMENT_BYTES), 7, -1) if group_bytes % n == 0)
-    return next(divisors, group_bytes)
+def _groups_at_once(weight: Columns, n_weights: int) -> int:
+    return min(max(n_weights // (weight.group_size * weight.width), 1), weight.n_groups)
 
 
-def _row_tiles(start: int, stop: int, *, per_tile: int, per_product: int) -> Iterator[slice]:
-    """Slices of at most per_tile rows: each a whole number of products, the last less than one."""
-    while start < stop:
-        rows = min(per_tile, stop - start)
-        rows -= rows % per_product if rows > per_product else 0
-        yield slice(start, start + rows)
-        start += rows
+def _cast_fields(part: U8, masks: U8, masked: U8, values: F32) -> F32:
+    """Bytes (g, n, R) as v_k of [AWQ-11], float32 (g, F n, R): without the highest fields, and whole."""
+    n_groups, n_bytes, width = part.shape
+    values = values[: part.size * (len(masks) + 1)].reshape(n_groups, -1, n_bytes, width)
+    if len(masks):
+        lower = masked[: part.size * len(masks)].reshape(n_groups, -1, n_bytes, width)
+        np.bitwise_and(part[:, None], masks, out=lower)
+        values[:, :-1] = lower  # exact: whole numbers up to 255
+    values[:, -1] = part
+    return values.reshape(n_groups, -1, width)
 
 
-def reorder_activations(x: F32, weight: Planes) -> list[F32]:
-    """Activations as each plane meets them: arrays (fields, segments, 1, bytes, tokens).
-
-    A masked byte is its field times a power of 2; that power is taken from x, once, and not from every weight.
-    """
-    reordered = []
-    for plane, (field_bits, place) in zip(weight.planes, FIELDS[weight.bits], strict=True):
-        n_segments, _, n_bytes = plane.shape
-        view = split_activations(x, field_bits)  # (fields, blocks, lanes, T)
-        out = np.empty(view.shape, dtype=np.float32)
-        np.multiply(view, POWERS[field_bits] * 2.0**place, out=out)
-        reordered.append(out.reshape(len(out), n_segments, 1, n_bytes, len(x)))
-    return reordered
-
-
-@dataclass(frozen=True)
-class _Tile:
-    """Where a thread masks and casts bytes.
-
-    rows, per_product : rows of the whole tile, and of one small product in it
-    masked, values    : uint8 and float32, flat
-    """
-
-    rows: int
-    per_product: int
-    masked: U8
-    values: F32
-
-    @classmethod
-    def for_weight(cls, weight: Planes, most_rows: int) -> "_Tile":
-        per_product = max(PRODUCT_BYTES // max(plane.shape[2] for plane in weight.planes), 1)
-        row_size = max(
-            plane.shape[0] * plane.shape[2] * len(MASKS[field_bits])
-            for plane, (field_bits, _) in zip(weight.planes, FIELDS[weight.bits], strict=True)
-        )
-        rows = min(max(FACTORED_TILE // (row_size * per_product), 1) * per_product, most_rows)
-        size = rows * row_size
-        memory = scratch(5 * size)
-        return cls(rows, per_product, masked=memory[4 * size :], values=memory[: 4 * size].view(np.float32))
+def _multiply(factors: F32, values: F32, dots: F32) -> None:
+    """Write factors (g, T, n) times values (g, n, R) to dots (g, T, R), in products of SMALL_PRODUCT at most."""
+    n_tokens, n_inputs = factors.shape[1:]
+    width = dots.shape[2]
+    if 1 < n_tokens <= SMALL_PRODUCT // (n_inputs * LEAST_WIDTH):
+        width = LEAST_WIDTH * 2 ** int(np.log2(SMALL_PRODUCT // (n_tokens * n_inputs * LEAST_WIDTH)))
+    whole = dots.shape[2] // width * width
+    cut, out = (
+        a[..., :whole].reshape(*a.shape[:2], -1, width).transpose(0, 2, 1, 3)  # (g, R / width, n or T, width)
+        for a in (values, dots)
+    )
+    np.matmul(factors[:, None], cut, out=out)
+    if whole < dots.shape[2]:
+        np.matmul(factors, values[..., whole:], out=dots[..., whole:])
 
 
-def _dots(plane: U8, field_bits: int, x: F32, tile: _Tile, n_groups: int) -> F32:
-    """Sum q x over each group, for some rows (segments, rows, bytes) of one plane: (groups, rows, T)."""
-    # F fields, S segments, R rows, n bytes, T tokens
-    masks = MASKS[field_bits]
-    (S, R, n), F = plane.shape, len(masks)
-    values = tile.values[: F * plane.size].reshape(F, S, R, n)
-    if F == 1:
-        values[0] = plane
-    else:
-        masked = tile.masked[: values.size].reshape(values.shape)
-        np.bitwise_and(plane, masks, out=masked)
-        np.copyto(values, masked)  # exact: whole numbers up to 255
-    products = np.matmul(values.reshape(F, S, max(R // tile.per_product, 1), -1, n), x)
-    dots: F32 = products.reshape(F, n_groups, -1, R, x.shape[-1]).sum(axis=(0, 2))  # (G, R, T)
-    return dots
-
-
-def multiply_factored(x: list[F32], x_sums: F32, weight: Planes, y: F32, start: int, stop: int) -> None:
-    """Write rows start..stop of y (out_features, tokens): the factored product [AWQ-10] for a few tokens.
+def multiply_factored(
+    factors: list[F32], x_sums: F32, weight: Columns, y: F32, start: int, stop: int
+) -> None:
+    """Write tiles start..stop of y: the factored product [AWQ-10] for a few tokens.
 
     Parameters
     ----------
-    x : list of float32 arrays
-        As made by reorder_activations.
-    x_sums : float32 array, shape (n_groups, 1, tokens)
+    factors : list of float32 arrays
+        As made by nest_activations.
+    x_sums : float32 array, shape (n_groups, tokens, 1)
         Sum of the activations of each group.
-    weight : Planes
-    y : float32 array, shape (out_features, tokens)
+    weight : Columns
+    y : float32 array, shape (tokens, tiles * width)
         Written to.
     start, stop : int
-        The rows to compute. Calls for different rows may run at the same time.
+        The tiles to compute. Calls for different ones may run at the same time.
     """
-    tile = _Tile.for_weight(weight, stop - start)
-    for rows in _row_tiles(start, stop, per_tile=tile.rows, per_product=tile.per_product):
-        dots = -(weight.zero_point[:, rows, None] * x_sums)  # (G, rows, T)
-        for plane, (field_bits, _), x_plane in zip(weight.planes, FIELDS[weight.bits], x, strict=True):
-            dots += _dots(plane[:, rows], field_bits, x_plane, tile, weight.n_groups)
-        dots *= weight.scales[:, rows, None]
+    # G groups, of which g at a time; T tokens, R outputs of a tile, n bytes of a group and output
+    at_once, shape = _groups_at_once(weight, CAST_WEIGHTS), (weight.n_groups, len(y), weight.width)
+    n_weights = at_once * weight.group_size * weight.width
+    masked, values, sums, dots = scratch(
+        ((n_weights,), np.uint8), ((n_weights,), np.float32), (shape, np.float32), (shape, np.float32)
+    )
+    for tile in range(start, stop):
+        np.multiply(weight.zero_point[tile, :, None].astype(np.float32), x_sums, out=sums)
+        for plane, (field_bits, _), c in zip(weight.planes, FIELDS[weight.bits], factors, strict=True):
+            masks = np.array([2**b - 1 for b in range(field_bits, 8, field_bits)], dtype=np.uint8)[
+                :, None, None
+            ]
+            for group in range(0, weight.n_groups, at_once):
+                groups = slice(group, group + at_once)
+                _multiply(c[groups], _cast_fields(plane[tile, groups], masks, masked, values), dots[groups])
+            sums -= dots  # z sum(x) - sum(q x): the sign is turned at the end
+        sums *= widened(weight.scales[tile])[:, None]
         if weight.offset is not None:
-            dots += weight.offset[:, rows, None] * x_sums
-        np.add.reduce(dots, axis=0, out=y[rows])  # (rows, T)
+            sums -= widened(weight.offset[tile])[:, None] * x_sums
+        np.negative(np.add.reduce(sums, axis=0), out=y[:, tile * weight.width : (tile + 1) * weight.width])
 
 
-def unpack_rows(weight: Planes, start: int, stop: int) -> U8:
-    """Return the codes of rows start..stop, uint8 (rows, in_features)."""
-    rows = [plane[:, start:stop].transpose(1, 0, 2) for plane in weight.planes]  # (rows, segments, bytes)
-    planes = tuple(plane.reshape(stop - start, -1) for plane in rows)  # (rows, row bytes)
-    field_bits, _ = FIELDS[weight.bits][0]
-    return unpack_planes(planes, weight.bits, planes[0].shape[1] * 8 // field_bits)
+def dequantize_groups(weight: Columns, tile: int, groups: slice, part: F32, fields: U8) -> None:
+    """Write the dequantized weight [AWQ-4] of some groups of a tile.
+
+    Parameters
+    ----------
+    weight : Columns
+    tile : int
+    groups : slice
+    part : float32 array, shape (groups, group_size, width)
+        Written to.
+    fields : uint8 array, shape (planes, groups, group_size, width)
+        Working memory.
+    """
+    np.copyto(part, unpack_columns(weight, tile, groups, fields))
+    part -= weight.zero_point[tile, groups, None].astype(np.float32)  # exact
+    part *= widened(weight.scales[tile, groups])[:, None]  # the one rounding
+    if weight.offset is not None:
+        part += widened(weight.offset[tile, groups])[:, None]
 
 
-def dequantize_rows(weight: Planes, tile: F32, start: int, stop: int) -> None:
-    """Write rows start..stop of the dequantized weight [AWQ-4] into a tile (rows, in_features)."""
-    step = max(UNPACKED_TILE // tile.shape[1], 1)
-    for first in range(start, stop, step):
-        last = min(first + step, stop)
-        part = tile[first - start : last - start].reshape(last - first, weight.n_groups, -1)
-        np.copyto(part, unpack_rows(weight, first, last).reshape(part.shape))  # (rows, n_groups, group_size)
-        part -= weight.zero_point[:, first:last].T.astype(np.float32)[:, :, None]  # exact
-        part *= weight.scales[:, first:last].T.astype(np.float32)[:, :, None]  # the one rounding
-        if weight.offset is not None:
-            part += weight.offset[:, first:last].T[:, :, None]
-
-
-def _fill(weight: Planes, tile: F32, offset: int, start: int, stop: int) -> None:
-    """Dequantize rows start..stop of a tile that begins at row `offset` of the weight."""
-    dequantize_rows(weight, tile[start:stop], offset + start, offset + stop)
-
-
-def multiply_dequantized(x: F32, weight: Planes, y: F32, *, n_threads: int) -> None:
-    """Write y (tokens, out_features): tiles of the dequantized weight, each times all tokens at once.
+def multiply_dequantized(x: F32, weight: Columns, y: F32, start: int, stop: int) -> None:
+    """Write tiles start..stop of y: some groups of the dequantized weight at a time, times all tokens at once.
 
     Parameters
     ----------
     x : float32 array, shape (tokens, in_features)
-    weight : Planes
-    y : float32 array, shape (tokens, out_features)
+    weight : Columns
+    y : float32 array, shape (tokens, tiles * width)
         Written to.
-    n_threads : int
-        Threads that dequantize a tile; BLAS brings its own for the product.
+    start, stop : int
+        The tiles to compute. Calls for different ones may run at the same time.
     """
-    out_features, in_features = y.shape[1], x.shape[1]
-    step = min(max(DEQUANTIZED_TILE // in_features, 1), out_features)
-    memory = scratch(4 * step * in_features).view(np.float32).reshape(step, in_features)
-    for start in range(0, out_features, step):
-        tile = memory[: min(step, out_features - start)]
-        run_in_shares(partial(_fill, weight, tile, start), len(tile), n_threads=n_threads)
-        np.matmul(x, tile.T, out=y[:, start : start + len(tile)])
+    at_once, (group_size, width) = (
+        _groups_at_once(weight, DEQUANTIZED_WEIGHTS),
+        (weight.group_size, weight.width),
+    )
+    shape = (at_once, group_size, width)
+    memory, fields, product = scratch(
+        (shape, np.float32), ((len(weight.planes), *shape), np.uint8), ((len(x), width), np.float32)
+    )
+    for tile in range(start, stop):
+        out = y[:, tile * width : (tile + 1) * width]
+        for group in range(0, weight.n_groups, at_once):
+            groups = slice(group, min(group + at_once, weight.n_groups))
+            part = memory[: groups.stop - group]
+            dequantize_groups(weight, tile, groups, part, fields[:, : len(part)])
+            inputs = x[:, group * group_size : groups.stop * group_size]
+            np.matmul(inputs, part.reshape(-1, width), out=product if group else out)
+            if group:
+                out += product

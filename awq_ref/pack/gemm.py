@@ -36,8 +36,6 @@ def obstacle(out_features: int, in_features: int, spec: QuantSpec) -> str | None
     """Return why the layout cannot hold a linear of this size, or None."""
     if out_features % PER_WORD:
         return f"gemm packs {PER_WORD} outputs to a word, which does not divide out_features={out_features}"
-    if spec.scale_dtype != "float16":
-        return f"gemm stores scales in float16, not {spec.scale_dtype}"
     return None
 
 

@@ -1,7 +1,7 @@
-"""AutoAWQ's layout "gemv": words along the inputs, scales and zero points padded to what its kernel reads.
+"""AutoAWQ's layout "gemv", llm-awq's first ("v1"): words along the inputs, the rest padded to what kernels read.
 
-    tensor_names, obstacle, pack, unpack   the functions of its row in `awq_ref.pack.layouts`
-    padded_groups, kernel_obstacle, float16_obstacle   what gemv_fast shares
+    tensor_names, obstacle, pack, unpack   the functions of its two rows in `awq_ref.pack.layouts`
+    padded_groups, kernel_obstacle         what gemv_fast shares
 
     qweight  int32   (out_features, in_features / 8)    nibble j of word (o, c) = q[o, 8 c + j]
     qzeros   int32   (out_features, padded / 8)         nibble j of word (o, c) = z[o, 8 c + j]
@@ -9,7 +9,7 @@
 
 padded is the number of groups, rounded up to a multiple of 8 (of 16 for groups of 64, of 32 for groups of 32); what
 lies behind the groups is 0. The kernels have groups of 32, of 64, and of 128 or more.
-Sources: AutoAWQ, awq/modules/linear/gemv.py.
+Sources: AutoAWQ, awq/modules/linear/gemv.py; llm-awq, awq/quantize/qmodule.py before "v2".
 """
 
 from collections.abc import Mapping
@@ -45,21 +45,14 @@ def kernel_obstacle(name: str, out_features: int, in_features: int, spec: QuantS
     return None
 
 
-def float16_obstacle(name: str, spec: QuantSpec) -> str | None:
-    """Return why a layout of float16 scales cannot hold those of a spec, or None."""
-    return (
-        None if spec.scale_dtype == "float16" else f"{name} stores scales in float16, not {spec.scale_dtype}"
-    )
-
-
 def tensor_names(spec: QuantSpec) -> tuple[str, ...]:
     """Return the ends of the tensors' names."""
     return ("qweight", "qzeros", "scales")
 
 
-def obstacle(out_features: int, in_features: int, spec: QuantSpec) -> str | None:
+def obstacle(out_features: int, in_features: int, spec: QuantSpec, *, name: str) -> str | None:
     """Return why the layout cannot hold a linear of this size, or None."""
-    return kernel_obstacle("gemv", out_features, in_features, spec) or float16_obstacle("gemv", spec)
+    return kernel_obstacle(name, out_features, in_features, spec)
 
 
 def pack(linear: QuantizedLinear) -> dict[str, AnyArray]:
@@ -71,18 +64,18 @@ def pack(linear: QuantizedLinear) -> dict[str, AnyArray]:
     return {"qweight": pack_nibbles(linear.int_weight), "qzeros": pack_nibbles(zeros), "scales": scales}
 
 
-def unpack(tensors: Mapping[str, AnyArray], spec: QuantSpec) -> QuantizedLinear:
+def unpack(tensors: Mapping[str, AnyArray], spec: QuantSpec, *, name: str) -> QuantizedLinear:
     """Return the linear that qweight, qzeros and scales hold."""
     qweight, qzeros, scales = tensors["qweight"], tensors["qzeros"], tensors["scales"]
-    require_tensor("gemv", "qweight", qweight, "int32", (None, None))
+    require_tensor(name, "qweight", qweight, "int32", (None, None))
     out_features, in_features = qweight.shape[0], qweight.shape[1] * PER_WORD
-    n_groups = groups_of("gemv", in_features, spec)
-    require_possible("gemv", kernel_obstacle("gemv", out_features, in_features, spec), spec)
+    n_groups = groups_of(name, in_features, spec)
+    require_possible(name, kernel_obstacle(name, out_features, in_features, spec), spec)
     padded = padded_groups(in_features, spec)
-    require_tensor("gemv", "qzeros", qzeros, "int32", (out_features, padded // PER_WORD))
-    require_tensor("gemv", "scales", scales, spec.scale_dtype, (out_features, padded))
+    require_tensor(name, "qzeros", qzeros, "int32", (out_features, padded // PER_WORD))
+    require_tensor(name, "scales", scales, spec.scale_dtype, (out_features, padded))
     scales = scales[:, :n_groups].copy()
-    require_finite_scales("gemv", "scales", scales)
+    require_finite_scales(name, "scales", scales)
     zero_point = unpack_nibbles(qzeros)[:, :n_groups].copy()
-    require_symmetric("gemv", "qzeros", zero_point, spec)
+    require_symmetric(name, "qzeros", zero_point, spec)
     return QuantizedLinear(unpack_nibbles(qweight), scales, zero_point, spec)

@@ -19,7 +19,7 @@ import numpy as np
 
 from awq_ref.dtypes import I16, U8, AnyArray
 from awq_ref.errors import FormatError
-from awq_ref.pack.gemv import float16_obstacle, kernel_obstacle, padded_groups
+from awq_ref.pack.gemv import kernel_obstacle, padded_groups
 from awq_ref.pack.offsets import offset_of
 from awq_ref.pack.tensor_checks import groups_of, require_finite_scales, require_possible, require_tensor
 from awq_ref.spec import QuantizedLinear, QuantSpec
@@ -36,15 +36,11 @@ def tensor_names(spec: QuantSpec, *, zeros: str) -> tuple[str, ...]:
     return ("qweight", "scales", zeros)
 
 
-def _size_obstacle(out_features: int, in_features: int, spec: QuantSpec, name: str) -> str | None:
+def obstacle(out_features: int, in_features: int, spec: QuantSpec, *, name: str) -> str | None:
+    """Return why the layout cannot hold a linear of this size, or None."""
     if in_features % COLUMNS:
         return f"{name} packs {COLUMNS} inputs together, which does not divide in_features={in_features}"
     return kernel_obstacle(name, out_features, in_features, spec)
-
-
-def obstacle(out_features: int, in_features: int, spec: QuantSpec, *, name: str) -> str | None:
-    """Return why the layout cannot hold a linear of this size, or None."""
-    return _size_obstacle(out_features, in_features, spec, name) or float16_obstacle(name, spec)
 
 
 def _to_words(codes: U8) -> I16:
@@ -75,7 +71,7 @@ def unpack(tensors: Mapping[str, AnyArray], spec: QuantSpec, *, name: str, zeros
     require_tensor(name, "qweight", qweight, "int16", (None, None))
     out_features, in_features = qweight.shape[0] * ROWS, qweight.shape[1]
     n_groups = groups_of(name, in_features, spec)
-    require_possible(name, _size_obstacle(out_features, in_features, spec, name), spec)
+    require_possible(name, obstacle(out_features, in_features, spec, name=name), spec)
     shape = (padded_groups(in_features, spec), out_features)
     for end, array in (("scales", scales), (zeros, offset)):
         require_tensor(name, end, array, spec.scale_dtype, shape)

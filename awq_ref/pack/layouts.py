@@ -1,63 +1,69 @@
 """The layouts in which files keep a quantized linear: one row of LAYOUTS each.
 
     LAYOUTS         name -> Layout
+    FOLDER_LAYOUTS  the names of those that a checkpoint folder may hold
     why_not         the reason why a layout cannot hold a linear, or None
     pack_linear     QuantizedLinear -> arrays, keyed by the end of the tensor's name
     unpack_linear   the exact inverse
 
 A bias is no part of a layout: whoever writes the file stores it beside the tensors.
 To add a layout: a module with its two functions, a row here, its golden words in the tests.
-Sources: AutoAWQ ("gemm", "gemv", "gemv_fast"); llm-awq; AutoGPTQ and GPTQModel ("gptq", "gptq_v2");
-compressed-tensors ("pack-quantized"); MLX.
+Sources: AutoAWQ ("gemm", "gemv", "gemv_fast", "marlin"); llm-awq; AutoGPTQ and GPTQModel ("gptq", "gptq_v2");
+compressed-tensors ("pack-quantized"); MLX; TinyChatEngine ("qm_arm" and others); onnxruntime ("matmulnbits").
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
+from typing import Literal
 
 from awq_ref.checks import require_one_of
 from awq_ref.dtypes import AnyArray
 from awq_ref.errors import FormatError, UnsupportedError
-from awq_ref.pack import gemm, gemv, gemv_fast, gptq, mlx, pack_quantized
-from awq_ref.spec import BITS, QuantizedLinear, QuantSpec
+from awq_ref.pack import (
+    gemm,
+    gemv,
+    gemv_fast,
+    gptq,
+    marlin,
+    matmulnbits,
+    mlx,
+    pack_quantized,
+    tinychat_engine,
+)
+from awq_ref.pack.layout import Layout
+from awq_ref.spec import BITS, QuantizedLinear, QuantSpec, ScaleDtype
+
+HALF: tuple[ScaleDtype, ...] = ("float16",)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """One layout: how a quantized linear becomes the tensors of a file, and back.
+def _gemv(name: str, file: Literal["folder"] | None = "folder") -> Layout:
+    """Return the row of a layout of words in sequence, padded as AutoAWQ's matrix-vector kernel reads them."""
+    return Layout(
+        name,
+        (4,),
+        gemv.tensor_names,
+        partial(gemv.obstacle, name=name),
+        gemv.pack,
+        partial(gemv.unpack, name=name),
+        scale_dtypes=HALF,
+        file=file,
+    )
 
-    name           what configuration files call it
-    bits           the bit widths that it can hold
-    tensor_names   spec -> the tensor names' ends that it writes and requires
-    obstacle       (out_features, in_features, spec) -> why this linear does not fit, or None
-    pack, unpack   the two directions
-    scales         the end of the name of its scales, whose dtype is the spec's scale_dtype
-    optional       ends of names that may be there as well
-    holds          which of the optional fields of a QuantizedLinear it can write: offset, input_order
-    """
 
-    name: str
-    bits: tuple[int, ...]
-    tensor_names: Callable[[QuantSpec], tuple[str, ...]]
-    obstacle: Callable[[int, int, QuantSpec], str | None]
-    pack: Callable[[QuantizedLinear], dict[str, AnyArray]]
-    unpack: Callable[[Mapping[str, AnyArray], QuantSpec], QuantizedLinear]
-    scales: str = "scales"
-    optional: tuple[str, ...] = ()
-    holds: tuple[str, ...] = ()
-
-    def why_not(self, out_features: int, in_features: int, spec: QuantSpec) -> str | None:
-        """Return the reason why this layout cannot hold such a linear, or None if it can."""
-        if spec.bits not in self.bits:
-            return f"{self.name} holds {' or '.join(map(str, self.bits))} bits, not {spec.bits}"
-        if spec.group_size != -1 and in_features % spec.group_size:
-            return f"in_features={in_features} is no multiple of group_size={spec.group_size}"
-        return self.obstacle(out_features, in_features, spec)
-
-    def no_place_for(self, linear: QuantizedLinear) -> str | None:
-        """Return the field of a linear that the layout cannot write, or None."""
-        fields = ("offset", "input_order")
-        return next((f for f in fields if getattr(linear, f) is not None and f not in self.holds), None)
+def _qm(name: str, distance: int) -> Layout:
+    """Return the row of a layout of TinyChatEngine, whose bytes hold codes so far from each other."""
+    return Layout(
+        name,
+        (4,),
+        tinychat_engine.tensor_names,
+        partial(tinychat_engine.obstacle, name=name, distance=distance),
+        partial(tinychat_engine.pack, distance=distance),
+        partial(tinychat_engine.unpack, name=name, distance=distance),
+        scales=tinychat_engine.SCALES,
+        scale_dtypes=("float32",),
+        symmetric_alone=True,
+        file=None,
+    )
 
 
 def _fast(name: str, zeros: str) -> Layout:
@@ -69,6 +75,7 @@ def _fast(name: str, zeros: str) -> Layout:
         partial(gemv_fast.obstacle, name=name),
         partial(gemv_fast.pack, zeros=zeros),
         partial(gemv_fast.unpack, name=name, zeros=zeros),
+        scale_dtypes=HALF,
         holds=("offset",),
     )
 
@@ -82,6 +89,7 @@ def _gptq(name: str, stored_less: int) -> Layout:
         partial(gptq.obstacle, name=name),
         partial(gptq.pack, stored_less=stored_less),
         partial(gptq.unpack, name=name, stored_less=stored_less),
+        scale_dtypes=HALF,
         optional=("g_idx",),
         holds=("input_order",),
     )
@@ -90,8 +98,8 @@ def _gptq(name: str, stored_less: int) -> Layout:
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
-        Layout("gemm", (4,), gemm.tensor_names, gemm.obstacle, gemm.pack, gemm.unpack),
-        Layout("gemv", (4,), gemv.tensor_names, gemv.obstacle, gemv.pack, gemv.unpack),
+        Layout("gemm", (4,), gemm.tensor_names, gemm.obstacle, gemm.pack, gemm.unpack, scale_dtypes=HALF),
+        _gemv("gemv"),
         _fast("gemv_fast", "qzeros"),
         _fast("llm-awq", "scaled_zeros"),
         _gptq("gptq", 1),
@@ -108,8 +116,45 @@ LAYOUTS: dict[str, Layout] = {
             holds=("input_order",),
         ),
         Layout("mlx", BITS, mlx.tensor_names, mlx.obstacle, mlx.pack, mlx.unpack, holds=("offset",)),
+        _gemv("llm-awq-v1", file=None),
+        Layout(
+            "marlin",
+            (4,),
+            marlin.tensor_names,
+            marlin.obstacle,
+            marlin.pack,
+            marlin.unpack,
+            scale_dtypes=HALF,
+            symmetric_alone=True,
+            file=None,
+        ),
+        _qm("qm_arm", 16),
+        _qm("qm_x86", 32),
+        _qm("qm_metal", 4),
+        Layout(
+            "qm_cuda",
+            (4,),
+            tinychat_engine.tensor_names,
+            tinychat_engine.obstacle_cuda,
+            tinychat_engine.pack_cuda,
+            tinychat_engine.unpack_cuda,
+            scales=tinychat_engine.SCALES,
+            scale_dtypes=HALF,
+            symmetric_alone=True,
+            file=None,
+        ),
+        Layout(
+            "matmulnbits",
+            (2, 4, 8),
+            matmulnbits.tensor_names,
+            matmulnbits.obstacle,
+            matmulnbits.pack,
+            matmulnbits.unpack,
+            file=None,
+        ),
     )
 }
+FOLDER_LAYOUTS = tuple(name for name, row in LAYOUTS.items() if row.file == "folder")
 
 
 def why_not(layout: str, out_features: int, in_features: int, spec: QuantSpec) -> str | None:
@@ -200,9 +245,9 @@ def unpack_linear(tensors: Mapping[str, AnyArray], spec: QuantSpec, layout: str)
     require_one_of(who, "layout", layout, LAYOUTS)
     row = LAYOUTS[layout]
     if spec.bits not in row.bits:
-        raise FormatError(
-            f"{who}: {layout} must have {' or '.join(map(str, row.bits))} bits; got {spec.bits}."
-        )
+        raise FormatError(f"{who}: {layout} must have {row.widths} bits; got {spec.bits}.")
+    if row.symmetric_alone and not spec.symmetric:
+        raise FormatError(f"{who}: {layout} stores no zero points; the spec must say symmetric=True.")
     names = row.tensor_names(spec)
     missing = sorted(set(names) - set(tensors))
     unknown = sorted(set(tensors) - set(names) - set(row.optional))

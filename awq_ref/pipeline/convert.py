@@ -30,7 +30,7 @@ from awq_ref.checkpoint import (
 from awq_ref.checks import require_one_of
 from awq_ref.errors import UnsupportedError
 from awq_ref.model import ModelConfig
-from awq_ref.pack import LAYOUTS
+from awq_ref.pack import FOLDER_LAYOUTS, LAYOUTS
 from awq_ref.pipeline.refit import Refitted, refit
 from awq_ref.pipeline.stored import TABLE_LAYOUTS, open_quantization, read_integers
 from awq_ref.quantize import dequantize_linear
@@ -202,7 +202,7 @@ def convert_model(
         Folder of a quantized checkpoint, or its name on the hub.
     destination : str or Path
         Folder to write; it must not exist, and appears when it is complete.
-    layout : a key of `awq_ref.pack.LAYOUTS`
+    layout : one of `awq_ref.pack.FOLDER_LAYOUTS`
     allow_rounding : bool
         Take the nearest grid where the layout cannot hold the one that is there; else that is an error.
     max_shard_bytes : int
@@ -223,7 +223,7 @@ def convert_model(
     OutputError
         If the destination exists or cannot be written; nothing is left behind.
     """
-    require_one_of("convert", "layout", layout, LAYOUTS)
+    require_one_of("convert", "layout", layout, FOLDER_LAYOUTS)
     require_new(Path(destination))
     opened = _Source.open(source)
     with new_folder(destination) as folder:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from awq_ref.checks import fitting_group_sizes, require_one_of
 from awq_ref.errors import ShapeError, UnsupportedError
 from awq_ref.model import ModelConfig, block_stored_shapes
-from awq_ref.pack import LAYOUTS, why_not
+from awq_ref.pack import FOLDER_LAYOUTS, why_not
 from awq_ref.spec import QuantSpec
 
 
@@ -47,7 +47,7 @@ def choose_layout(config: ModelConfig, spec: QuantSpec) -> str:
 
 def require_layout(config: ModelConfig, spec: QuantSpec, layout: str) -> None:
     """Raise UnsupportedError unless the layout that was asked for can hold every linear."""
-    require_one_of("quantize_model", "layout", layout, LAYOUTS)
+    require_one_of("quantize_model", "layout", layout, FOLDER_LAYOUTS)
     for name, (out, into) in _stored_kinds(config).items():
         if reason := why_not(layout, out, into, spec):
             raise UnsupportedError(

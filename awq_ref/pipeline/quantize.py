@@ -196,7 +196,7 @@ def quantize_model(
         Weights of a row that share a scale; divides in_features of every linear. -1: the whole row.
     symmetric : bool
         No zero points.
-    layout : a key of `awq_ref.pack.LAYOUTS`, optional
+    layout : one of `awq_ref.pack.FOLDER_LAYOUTS`, optional
         By default gemm (the AWQ format of transformers, vLLM, SGLang) where it can hold the model.
     calibration : files (Path), texts (str), ids (windows, seq), or None
         None: the calibration part of the standard library's source.

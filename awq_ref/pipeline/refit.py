@@ -18,7 +18,6 @@ from awq_ref.pack import LAYOUTS, pack_linear, unpack_linear
 from awq_ref.quantize import dequantize_linear
 from awq_ref.spec import QuantizedLinear
 
-FLOAT16_SCALES = ("gemm", "gemv", "gemv_fast", "llm-awq", "gptq", "gptq_v2")
 ASYMMETRIC = ("gemv_fast", "llm-awq", "mlx")  # whose configuration cannot say symmetric
 
 
@@ -94,6 +93,35 @@ def _measured(linear: QuantizedLinear, fitted: QuantizedLinear, layout: str) -> 
     return Refitted(fitted, tensors, float(error), float(largest))
 
 
+def _with_float32_scales(linear: QuantizedLinear) -> QuantizedLinear:
+    """Keep scales and offsets as float32: the same numbers."""
+    return replace(
+        linear,
+        scales=linear.scales.astype(np.float32),
+        offset=None if linear.offset is None else linear.offset.astype(np.float32),
+        spec=replace(linear.spec, scale_dtype="float32"),
+    )
+
+
+def _with_scales_of(linear: QuantizedLinear, layout: str) -> QuantizedLinear:
+    """Keep scales in a dtype that the layout has."""
+    dtypes = LAYOUTS[layout].scale_dtypes
+    if linear.spec.scale_dtype in dtypes:
+        return linear
+    return _with_float16_scales(linear, layout) if "float16" in dtypes else _with_float32_scales(linear)
+
+
+def _as_symmetric(linear: QuantizedLinear, layout: str) -> QuantizedLinear:
+    """Call a linear symmetric whose zero points are the middle."""
+    middle = linear.spec.symmetric_zero_point
+    if (linear.zero_point != middle).any():
+        raise UnsupportedError(
+            f"convert: {layout} must have the zero point {middle} everywhere, for it stores none; got "
+            f"{linear.zero_point.min()} to {linear.zero_point.max()}. Quantize anew: --symmetric."
+        )
+    return replace(linear, spec=replace(linear.spec, symmetric=True))
+
+
 def refit(linear: QuantizedLinear, layout: str) -> Refitted:
     """Return a linear as a layout holds it; scales become float32 where that alone keeps the weights (mlx).
 
@@ -102,20 +130,15 @@ def refit(linear: QuantizedLinear, layout: str) -> Refitted:
     UnsupportedError
         If the layout cannot hold it at all: its size, bits, groups, the order of its inputs, or its grid.
     """
-    fitted = linear
-    if fitted.offset is not None and "offset" not in LAYOUTS[layout].holds:
+    row, fitted = LAYOUTS[layout], linear
+    if fitted.offset is not None and "offset" not in row.holds:
         fitted = _without_offset(fitted, layout)
-    if layout in FLOAT16_SCALES and fitted.spec.scale_dtype != "float16":
-        fitted = _with_float16_scales(fitted, layout)
+    fitted = _with_scales_of(fitted, layout)
     if layout in ASYMMETRIC and fitted.spec.symmetric:
         fitted = replace(fitted, spec=replace(fitted.spec, symmetric=False))
+    if row.symmetric_alone and fitted.spec.bits in row.bits:
+        fitted = _as_symmetric(fitted, layout)
     done = _measured(linear, fitted, layout)
-    if done.is_exact or layout in FLOAT16_SCALES or fitted.spec.scale_dtype == "float32":
+    if done.is_exact or fitted.spec.scale_dtype == "float32" or "float32" not in row.scale_dtypes:
         return done
-    wide = replace(
-        fitted,
-        scales=fitted.scales.astype(np.float32),
-        offset=None if fitted.offset is None else fitted.offset.astype(np.float32),
-        spec=replace(fitted.spec, scale_dtype="float32"),
-    )
-    return _measured(linear, wide, layout)
+    return _measured(linear, _with_float32_scales(fitted), layout)

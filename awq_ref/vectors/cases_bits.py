@@ -1,17 +1,19 @@
 """Level 0: what goes into words, and what comes out of them.
 
 SHAPES       one row for each linear that is packed and unpacked
+random_words random bits in place of words
 bit_cases    all cases of the level
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from awq_ref.dtypes import AnyArray
-from awq_ref.vectors.addresses import PLACES
+from awq_ref.vectors.addresses import PLACES, WIDTHS
 from awq_ref.vectors.case import Case, Expected
 from awq_ref.vectors.draws import Draws
 from awq_ref.vectors.linears import Shape, draw_linear, layout_params, linear_inputs, tensor_inputs
@@ -19,6 +21,8 @@ from awq_ref.vectors.oracle_bits import Linear, Tensors, pack, unpack
 
 SOURCE = "vectors/oracle_bits.py"
 ZEROS = ("ZeroPointZero", "ZeroPointMax")
+
+_symmetric = partial(Shape, symmetric=True)
 
 # (layout, name, shape, flags)
 SHAPES: tuple[tuple[str, str, Shape, tuple[str, ...]], ...] = (
@@ -60,7 +64,34 @@ SHAPES: tuple[tuple[str, str, Shape, tuple[str, ...]], ...] = (
     ("mlx", "bits-3", Shape(5, 64, bits=3), ("StraddlingCode",)),
     ("mlx", "bits-2", Shape(4, 64, bits=2, group_size=64, offset=True), ("FloatZeros",)),
     ("mlx", "bits-8", Shape(3, 32, bits=8, offset=True), ("FloatZeros",)),
+    ("llm-awq-v1", "group-32", Shape(8, 96), ("Padding", "NibbleSign", *ZEROS)),
+    ("llm-awq-v1", "group-128", Shape(16, 256, group_size=128), ("Padding", "NibbleOrder")),
+    ("marlin", "groups", _symmetric(64, 256, group_size=128), ("Tiles", "Symmetric", "NibbleSign")),
+    ("marlin", "one-group", _symmetric(64, 128, group_size=128), ("Tiles", "WholeRow")),
+    ("marlin", "whole-row", _symmetric(128, 48, group_size=-1), ("Tiles", "Transposed", "WholeRow")),
+    ("qm_arm", "plain", _symmetric(5, 96, scale_dtype="float32"), ("PairedBytes", "OddRows")),
+    ("qm_arm", "signs", _symmetric(4, 64, scale_dtype="float32", signs=True), ("NegativeScale",)),
+    ("qm_x86", "plain", _symmetric(3, 192, scale_dtype="float32"), ("PairedBytes", "OddRows")),
+    ("qm_x86", "signs", _symmetric(4, 64, scale_dtype="float32", signs=True), ("NegativeScale",)),
+    ("qm_metal", "plain", _symmetric(5, 96, scale_dtype="float32"), ("PairedBytes", "OddRows")),
+    ("qm_metal", "signs", _symmetric(4, 32, scale_dtype="float32", signs=True), ("NegativeScale",)),
+    ("qm_cuda", "plain", _symmetric(3, 256, group_size=128), ("Padding", "NibbleOrder", "OddRows")),
+    ("qm_cuda", "nine-groups", _symmetric(2, 1152, group_size=128, signs=True), ("Padding", "NegativeScale")),
+    ("matmulnbits", "plain", Shape(5, 96), ("LastWord", "OddRows", *ZEROS)),
+    ("matmulnbits", "bits-2", Shape(3, 192, bits=2, group_size=64), ("LastWord", "NibbleOrder")),
+    ("matmulnbits", "bits-8", Shape(4, 48, bits=8, group_size=16), ("SmallGroup",)),
+    ("matmulnbits", "float32", Shape(4, 64, scale_dtype="float32"), ("ManyGroups",)),
+    ("matmulnbits", "symmetric", _symmetric(4, 64), ("Symmetric",)),
+    ("matmulnbits", "whole-row", Shape(3, 64, group_size=-1), ("WholeRow", "LastWord")),
 )
+# Where a layout cannot hold the linear that the cases of all layouts have
+OWN_SHAPES: dict[str, Shape] = {
+    "marlin": _symmetric(64, 128, group_size=128),
+    "qm_arm": _symmetric(16, 64, scale_dtype="float32"),
+    "qm_x86": _symmetric(16, 64, scale_dtype="float32"),
+    "qm_metal": _symmetric(16, 64, scale_dtype="float32"),
+    "qm_cuda": _symmetric(8, 256, group_size=128),
+}
 
 
 def _tensor_outputs(tensors: Tensors) -> dict[str, Expected]:
@@ -108,21 +139,24 @@ def _pair(layout: str, name: str, shape: Shape, flags: tuple[str, ...]) -> Itera
     )
 
 
+def random_words(draws: Draws, dtype: str, rows: list[Any]) -> list[Any]:
+    """Return random bits for words that lie as these do: in rows, or in rows of blocks."""
+    if isinstance(rows[0][0], list):
+        return [random_words(draws, dtype, row) for row in rows]
+    words = draws.words(len(rows), len(rows[0]), WIDTHS[dtype])
+    return [[w % 2 ** WIDTHS[dtype] for w in row] for row in words] if dtype.startswith("uint") else words
+
+
 def _random_words(layout: str) -> Case:
     """Return a case whose words are random bits: every one is a valid file."""
-    shape = Shape(16, 64, offset=PLACES[layout].offset is not None)
+    shape = OWN_SHAPES.get(layout, Shape(16, 64, offset=PLACES[layout].offset is not None))
     name = f"L0/unpack/{layout}-random-words"
     draws = Draws(name)
     linear = draw_linear(draws, shape)
     tensors = pack(linear, layout)
     for tensor, (dtype, rows) in tensors.items():
-        if dtype in ("int32", "int16", "uint32"):
-            width = 16 if dtype == "int16" else 32
-            words = draws.words(len(rows), len(rows[0]), width)
-            tensors[tensor] = (
-                dtype,
-                [[w % 2**32 for w in row] for row in words] if dtype == "uint32" else words,
-            )
+        if dtype in WIDTHS and (not shape.symmetric or tensor == PLACES[layout].weight[0]):
+            tensors[tensor] = (dtype, random_words(draws, dtype, rows))
     outputs = _linear_outputs(_unpacked(tensors, layout, linear))
     comment = "Random bits in every word: each pattern is valid and has one meaning."
     return Case(
@@ -163,7 +197,8 @@ def _replaced(inputs: dict[str, AnyArray], name: str, array: Any) -> dict[str, A
 def _invalid() -> Iterator[Case]:
     """Yield inputs that must be refused."""
     for layout in PLACES:
-        linear = draw_linear(Draws(f"invalid {layout}"), Shape(8, 128, group_size=64))
+        shape = OWN_SHAPES.get(layout, Shape(8, 128, group_size=64))
+        linear = draw_linear(Draws(f"invalid {layout}"), shape)
         params, tensors = layout_params(layout, linear), tensor_inputs(pack(linear, layout))
         scales = PLACES[layout].scales
         broken = tensors[scales].copy()
@@ -218,6 +253,16 @@ def _invalid_index() -> Case:
     return _refused("unpack/gptq-invalid-index", params, inputs, comment, "GroupIndex", "BadShape")
 
 
+def _invalid_constant() -> Case:
+    linear = draw_linear(Draws("invalid constant"), OWN_SHAPES["qm_arm"])
+    inputs = tensor_inputs(pack(linear, "qm_arm"))
+    broken = _replaced(inputs, "zero_point_int4", np.zeros(1, dtype=np.float32))
+    comment = "A zero point of 0, which would make a file of another kind."
+    return _refused(
+        "unpack/qm_arm-invalid-zero-point", layout_params("qm_arm", linear), broken, comment, "Symmetric"
+    )
+
+
 def bit_cases() -> Iterator[Case]:
     """Yield every case of level 0."""
     for row in SHAPES:
@@ -229,3 +274,4 @@ def bit_cases() -> Iterator[Case]:
     yield from _invalid_codes()
     yield _invalid_offset()
     yield _invalid_index()
+    yield _invalid_constant()

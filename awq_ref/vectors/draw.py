@@ -5,12 +5,16 @@
 The drawing is made from the same formulas (`awq_ref.vectors.addresses`) that the vectors are.
 """
 
+from collections.abc import Callable
+
 from awq_ref.checks import require_between, require_one_of
 from awq_ref.errors import RangeError
-from awq_ref.vectors.addresses import PLACES, CodePlace, Place, padded_groups
+from awq_ref.vectors.addresses import PLACES, WIDTHS, CodePlace, Place, padded_groups
 
 WORDS_SHOWN = 12  # of a row of words
 ROWS_SHOWN = 8
+FOUR, ANY = (4,), (2, 3, 4, 8)
+BITS = {"gptq": ANY, "gptq_v2": ANY, "pack-quantized": ANY, "mlx": ANY, "matmulnbits": (2, 4, 8)}  # others: 4
 
 
 def _fields(
@@ -52,12 +56,21 @@ def _tensor(title: str, fields: dict[tuple[int, int, int], str], width: int) -> 
     return [*lines, f"  ... {hidden} more words"] if hidden else lines
 
 
+def _order(turned: Callable[[int, int], int], outputs: int, groups: int) -> str:
+    """Return which output's scale stands first, second, ... in a row."""
+    places = {turned(o, groups): o for o in range(outputs)}
+    shown = [str(places[k]) for k in sorted(places)[:WORDS_SHOWN]]
+    return f"; outputs in the order {' '.join(shown)}{' ...' if outputs > WORDS_SHOWN else ''}"
+
+
 def _scales_line(place: CodePlace, outputs: int, groups: int, stored: int) -> str:
     shape = (stored, outputs) if place.by_group else (outputs, stored)
     index = "[group, output]" if place.by_group else "[output, group]"
     padding = f", groups {groups} to {stored - 1} are padding, 0" if stored > groups else ""
     offset = f"; {place.offset} likewise: what is added to code * scale" if place.offset else ""
-    return f"{place.scales}, {shape[0]} x {shape[1]} {index}{padding}{offset}"
+    turned = _order(place.turned, outputs, groups) if place.turned else ""
+    constant = f"; {place.constant[0]}: {place.constant[2]:g}" if place.constant else ""
+    return f"{place.scales}, {shape[0]} x {shape[1]} {index}{padding}{offset}{turned}{constant}"
 
 
 def draw_layout(layout: str, *, rows: int, columns: int, bits: int = 4, group_size: int = -1) -> str:
@@ -77,20 +90,20 @@ def draw_layout(layout: str, *, rows: int, columns: int, bits: int = 4, group_si
     group = columns if group_size == -1 else group_size
     if group < 1 or columns % group:
         raise RangeError(f"{who}: --group-size must divide --cols={columns}; got {group_size}.")
-    if bits != 4 and layout in ("gemm", "gemv", "gemv_fast", "llm-awq"):
-        raise RangeError(f"{who}: {layout} must have 4 bits; got {bits}.")
+    if bits not in BITS.get(layout, FOUR):
+        widths = " or ".join(map(str, BITS.get(layout, FOUR)))
+        raise RangeError(f"{who}: {layout} must have {widths} bits; got {bits}.")
     groups = columns // group
     stored = padded_groups(groups, group) if place.padded else groups
-    width = 16 if place.word == "int16" else 32
     name, where = place.weight
     lines = [
         f"{layout}: q[output,input] is a code of {bits} bits, z[output,group] a zero point; {rows} x {columns}, "
         f"groups of {group}",
         "",
     ]
-    lines += _tensor(name, _fields(where, bits, rows, columns, "q"), width)
+    lines += _tensor(name, _fields(where, bits, rows, columns, "q"), WIDTHS[place.word])
     if place.zero is not None:
         less = f", stored less {place.less}" if place.less else ""
         fields = _fields(place.zero[1], bits, rows, groups, "z")
-        lines += ["", *_tensor(f"{place.zero[0]}{less}", fields, 32)]
+        lines += ["", *_tensor(f"{place.zero[0]}{less}", fields, WIDTHS[place.zero_word])]
     return "\n".join([*lines, "", _scales_line(place, rows, groups, stored)])

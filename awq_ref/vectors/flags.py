@@ -40,6 +40,18 @@ FLAGS: dict[str, str] = {
         "read as groups."
     ),
     "LastWord": "The last word is not full: its upper bits are 0 and belong to no code.",
+    "PairedBytes": (
+        "Two codes of a byte are 16 (ARM), 32 (x86) or 4 (Metal) inputs apart, the first in the low nibble. Read as "
+        "neighbours, every weight of a block but the first and the last is another's."
+    ),
+    "NegativeScale": (
+        "TinyChatEngine's scale has the sign of the block's largest weight, turned around. A reader that takes its "
+        "absolute value, or stores it unsigned, mirrors half of the blocks."
+    ),
+    "Tiles": (
+        "marlin's tiles of 16 x 16 lie in the order of a GPU's threads, and its scales in another; with one group "
+        "for a whole row in a third."
+    ),
     "Interleaved": (
         "Four outputs share a row of words and inputs 8 apart share a word (TinyChat). A reader that "
         "takes rows one by one mixes outputs."

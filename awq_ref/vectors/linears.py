@@ -18,7 +18,9 @@ from awq_ref.vectors.oracle_bits import Linear, Tensors
 
 @dataclass(frozen=True)
 class Shape:
-    """What a linear of a case looks like; `offset`: floats instead of zero points; `index`: groups of any columns."""
+    """What a linear of a case looks like; `offset`: floats instead of zero points; `index`: groups of any columns;
+    `signs`: every second scale is negative.
+    """
 
     outputs: int
     inputs: int
@@ -28,6 +30,7 @@ class Shape:
     scale_dtype: str = "float16"
     offset: bool = False
     index: bool = False
+    signs: bool = False
 
     @property
     def groups(self) -> int:
@@ -53,7 +56,10 @@ def _scales(draws: Draws, shape: Shape) -> Table:
     rows = draws.scales(shape.outputs, shape.groups)
     if shape.scale_dtype == "float32":
         rows = [[rounded(s * 1.0001) for s in row] for row in rows]
-    return [[s * 8 if g == shape.groups - 1 and g else s for g, s in enumerate(row)] for row in rows]
+    rows = [[s * 8 if g == shape.groups - 1 and g else s for g, s in enumerate(row)] for row in rows]
+    if shape.signs:
+        rows = [[-s if (o + g) % 2 else s for g, s in enumerate(row)] for o, row in enumerate(rows)]
+    return rows
 
 
 def _index(draws: Draws, shape: Shape) -> list[int]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from awq_ref.vectors.addresses import PLACES, Place, padded_groups
+from awq_ref.vectors.addresses import PLACES, WIDTHS, Place, padded_groups
 from awq_ref.vectors.draws import Codes, Table
 from awq_ref.vectors.rounding import FORMATS
 
@@ -55,7 +55,7 @@ class Linear:
 
 def signed(word: int, dtype: str) -> int:
     """Return a word's bits as the integer of a dtype."""
-    width = 16 if dtype == "int16" else 32
+    width = WIDTHS[dtype]
     return word - 2**width if dtype.startswith("int") and word >= 2 ** (width - 1) else word
 
 
@@ -93,8 +93,8 @@ def _less(words: Codes, bits: int, less: int) -> Codes:
     return [[(word - less * ones) % 2**32 for word in row] for row in words]
 
 
-def _pad(rows: list[list[Fraction]] | Table | Codes, columns: int) -> list:  # type: ignore[type-arg]
-    return [list(row) + [0] * (columns - len(row)) for row in rows]
+def _pad(rows: list[list[Fraction]] | Table | Codes, columns: int, behind: int = 0) -> list:  # type: ignore[type-arg]
+    return [list(row) + [behind] * (columns - len(row)) for row in rows]
 
 
 def _turned(rows: Sequence[Sequence[float]]) -> list[list[float]]:
@@ -113,13 +113,26 @@ def offsets_of(linear: Linear) -> Table:
     ]
 
 
-def _pack_zeros(linear: Linear, place: Place, less: int, columns: int) -> Codes:
+def _turned_scales(rows: Sequence[Sequence[float]], turned: Callable[[int, int], int]) -> Table:
+    """Return rows of scales, one for each group, with every output's at the place that the layout gives it."""
+    result = [[0.0] * len(row) for row in rows]
+    for g, row in enumerate(rows):
+        for o, scale in enumerate(row):
+            result[g][turned(o, len(rows))] = scale
+    return result
+
+
+def _scales_back(rows: Sequence[Sequence[float]], turned: Callable[[int, int], int]) -> Table:
+    return [[row[turned(o, len(rows))] for o in range(len(row))] for row in rows]
+
+
+def _pack_zeros(linear: Linear, place: Place, less: int, columns: int, behind: int) -> Codes:
     """Return the words of the zero points (unsigned), padded to `columns` groups."""
     assert linear.zeros is not None
     bits, zeros = linear.bits, linear.zeros
     if less and bits == 3:  # codes straddle words: field by field, modulo 8
         zeros, less = [[(z - less) % 8 for z in row] for row in zeros], 0
-    zeros = _pad(zeros, columns)
+    zeros = _pad(zeros, columns, behind)
     words = put_codes(zeros, place, bits, *_size(place, bits, linear.outputs, columns))
     return _less(words, bits, less) if less else words
 
@@ -131,17 +144,28 @@ def pack(linear: Linear, layout: str) -> Tensors:
     name, where = place.weight
     words = put_codes(linear.codes, where, bits, *_size(where, bits, linear.outputs, linear.inputs))
     tensors: Tensors = {name: (place.word, [[signed(w, place.word) for w in row] for row in words])}
+    if place.blocks:
+        size = len(words[0]) // linear.groups
+        cut = [[row[k : k + size] for k in range(0, len(row), size)] for row in words]
+        tensors[name] = (place.word, cut)
     floats = {place.scales: linear.scales}
     if place.offset is not None:
         floats[place.offset] = offsets_of(linear)
     for name, rows in floats.items():
         padded = _pad(rows, groups)
-        tensors[name] = (linear.scale_dtype, _turned(padded) if place.by_group else padded)
-    stores_zeros = place.zero is not None and not (linear.symmetric and layout == "pack-quantized")
+        stored = _turned(padded) if place.by_group else padded
+        if place.turned is not None:
+            stored = _turned_scales(stored, place.turned)
+        tensors[name] = (linear.scale_dtype, stored)
+    stores_zeros = not (linear.symmetric and place.implied)
     if place.zero is not None and stores_zeros:
         name, where = place.zero
-        words = _pack_zeros(linear, where, place.less, groups)
-        tensors[name] = ("int32", [[signed(w, "int32") for w in row] for row in words])
+        words = _pack_zeros(linear, where, place.less, groups, place.behind)
+        dtype = place.zero_word
+        tensors[name] = (dtype, [[signed(w, dtype) for w in row] for row in words])
+    if place.constant is not None:
+        name, dtype, value = place.constant
+        tensors[name] = (dtype, [value])
     if layout == "pack-quantized":
         tensors["weight_shape"] = ("int64", [linear.outputs, linear.inputs])
     if linear.index is not None:
@@ -157,7 +181,7 @@ def _take_floats(rows: Sequence[Sequence[float]], by_group: bool, groups: int) -
 def _take_zeros(words: Codes, layout: str, bits: int, outputs: int, groups: int) -> Codes:
     place = PLACES[layout]
     assert place.zero is not None
-    unsigned = [[w % 2**32 for w in row] for row in words]
+    unsigned = [[w % 2 ** WIDTHS[place.zero_word] for w in row] for row in words]
     if place.less and bits != 3:
         unsigned = _less(unsigned, bits, -place.less)
     zeros = take_codes(unsigned, place.zero[1], bits, outputs, groups)
@@ -174,9 +198,14 @@ def unpack(
     group = inputs if group_size == -1 else group_size
     groups = (inputs + group - 1) // group
     name, where = place.weight
-    words = [[w % 2 ** (16 if place.word == "int16" else 32) for w in row] for row in tensors[name][1]]
+    rows = tensors[name][1]
+    if place.blocks:
+        rows = [[word for block in row for word in block] for row in rows]
+    words = [[w % 2 ** WIDTHS[place.word] for w in row] for row in rows]
     codes = take_codes(words, where, bits, outputs, inputs)
     scale_dtype, scales = tensors[place.scales]
+    if place.turned is not None:
+        scales = _scales_back(scales, place.turned)
     zeros, offsets = None, None
     if place.offset is not None:
         offsets = _take_floats(tensors[place.offset][1], place.by_group, groups)

@@ -38,7 +38,7 @@ def test_every_library_that_the_package_imports_is_declared():
         (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[project.optional-dependencies]")[0]
     )
     declared = {name.replace("-", "_") for name in DECLARED.findall(project)}
-    assert {"numpy", "safetensors", "tokenizers", "huggingface_hub"} == declared
+    assert {"numpy", "safetensors", "tokenizers", "huggingface_hub", "threadpoolctl"} == declared
     imported = set()
     for path in python_files("awq_ref"):
         for node in ast.walk(parse(path)):

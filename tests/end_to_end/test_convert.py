@@ -12,7 +12,7 @@ from helpers.tiny_checkpoint import write_tiny_llama
 import awq_ref
 from awq_ref.checkpoint import Checkpoint
 from awq_ref.errors import RangeError, UnsupportedError
-from awq_ref.pack import LAYOUTS
+from awq_ref.pack import FOLDER_LAYOUTS
 from awq_ref.pipeline import convert_model
 
 IDS = np.random.default_rng(3).integers(0, 250, (1, 20))
@@ -51,7 +51,7 @@ def logits_of(folder):
 def test_what_is_exact_what_rounds_what_is_refused(sources, tmp_path, name):
     exact, rounds = WAYS[name]
     before = logits_of(sources / name)
-    for layout in LAYOUTS:
+    for layout in FOLDER_LAYOUTS:
         out = tmp_path / layout
         if layout in exact:
             report = convert_model(sources / name, out, layout=layout)

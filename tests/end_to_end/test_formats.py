@@ -12,7 +12,7 @@ import awq_ref
 from awq_ref import cli
 from awq_ref.checkpoint import Checkpoint, Float8Config
 from awq_ref.model import block_linear_shapes, block_prefix
-from awq_ref.pack import LAYOUTS
+from awq_ref.pack import FOLDER_LAYOUTS, LAYOUTS
 from awq_ref.pipeline import compare_models, describe_model
 from awq_ref.pipeline.stored import open_quantization, read_quantized_linear
 from awq_ref.report.memory import weight_bytes
@@ -118,7 +118,7 @@ def test_errors_are_measured_by_the_columns_own_steps(tmp_path, form):
     assert all(row.errors.scaled.delta > 0 for row in found.rows)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", FOLDER_LAYOUTS)
 def test_what_is_quantized_here_can_be_stored_in_any_layout(tmp_path, layout):
     write_tiny_llama(tmp_path / "float", intermediate_size=128)
     folders = {name: tmp_path / name for name in {"pack-quantized", layout}}

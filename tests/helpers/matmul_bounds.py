@@ -7,20 +7,23 @@ dequantized_bound    largest error of dequantize, then multiply, both in float32
 Derivation. u = 2**-24 is the unit roundoff of float32 and gamma_k = k u / (1 - k u). A computed sum of products, in
 whatever order it is added and with or without fused multiply-add, is the exact sum of its terms, each times its own
 (1 + theta), |theta| <= gamma_k, where k is the largest number of roundings that a term passes (Higham 2002, lemma
-3.1). There are G groups of g weights, and P planes (2 for 3 bits, else 1). Roundings in the factored form:
-    term q x of a plane       1 product, g - 1 additions, P additions to the other plane and to -z sum(x)     g + P
-    term z x of a group       g - 1 additions, 1 product by z, P additions to the planes' sums                g + P
-    both                      1 product by the scale, G - 1 additions over groups, 1 of the bias              G + 1
+3.1). There are G groups of g weights, and P planes (2 for 3 bits, else 1). A plane has fields of b bits, F = 8 / b to a
+byte. The fast factored form adds v_k c_k [AWQ-11] in place of q x; v_k < 2^(b (k + 1)), so
+    |v_k c_k| < 2^b |x_k| + |x_(k+1)|,  and over a group  sum |v_k c_k| <= m sum |x|,  m = 2^b + 1
+(m = 255 where a code has its byte alone; for 3 bits 5 + 4 * 3 of the two planes). Roundings in the factored form:
+    term v c of a plane       1 of c, 1 product, g - 1 additions, P to the other plane and -z sum(x)     g + P + 1
+    term z x of a group       g - 1 additions, 1 product by z, P additions to the planes' sums           g + P
+    both                      1 product by the scale, G - 1 additions over groups, 1 of the bias         G + 1
     the bias                  1 addition
-so with k = g + G + P + 1
-    |y_hat - y| <= gamma_k ( sum_g s_g sum_j (q_j + z_g) |x_j|  +  |b| ).
-Masked bytes (q times a power of two, at most 255), activations over that power, and float16 scales widened to
-float32 are exact. The two sums may cancel: the bound carries q + z where the result carries |q - z|. With the scale
+so with k = g + G + P + 2
+    |y_hat - y| <= gamma_k ( sum_g s_g sum_j (m + z_g) |x_j|  +  |b| ).
+The readable form adds q x itself, at most 2^b - 1 times |x|: the same bound. Masked bytes and float16 scales widened to
+float32 are exact. The two sums may cancel: the bound carries m + z where the result carries |q - z|. With the scale
 rounded into the weight first, k = n + 2 (n - 1 additions and a product, the weight's own rounding, the bias) and
     |y_hat - y| <= gamma_k ( sum_j |q_j - z| s |x_j|  +  |b| ).
 The float64 product is off by gamma_(n+2) of float64, which one more unit in k covers for n < 2**28. Underflow is
 left out: x is 0 or at least 2**-100 in magnitude. An offset per group is one term more, o sum(x), and one addition to
-every other: k grows by 1, and s (q + z) and s |q - z| by |o|.
+every other: k grows by 1, and s (m + z) and s |q - z| by |o|.
 """
 
 import numpy as np
@@ -30,6 +33,7 @@ from awq_ref.spec import QuantizedLinear
 
 F64 = NDArray[np.float64]
 UNIT = 2.0**-24
+MOST = {2: 5.0, 3: 17.0, 4: 17.0, 8: 255.0}  # m of the derivation, by bits
 
 
 def gamma(k: int) -> float:
@@ -64,10 +68,11 @@ def _offset(linear: QuantizedLinear) -> F64:
     return _by_weight(linear.offset, linear)
 
 
-def factored_bound(x: NDArray, linear: QuantizedLinear) -> F64:
+def factored_bound(x: NDArray, linear: QuantizedLinear, *, nested: bool = True) -> F64:
     n_planes = 2 if linear.spec.bits == 3 else 1
-    k = linear.group_size + linear.n_groups + n_planes + 2 + (linear.offset is not None)
-    weight = linear.int_weight.astype(np.float64) + _by_weight(linear.zero_point, linear)
+    k = linear.group_size + linear.n_groups + n_planes + 3 + (linear.offset is not None)
+    most = MOST[linear.spec.bits] if nested else linear.int_weight.astype(np.float64)
+    weight = most + _by_weight(linear.zero_point, linear)
     weight *= np.abs(_by_weight(linear.scales, linear))
     weight += np.abs(_offset(linear))
     x = np.abs(in_order(x, linear)).astype(np.float64)

@@ -173,6 +173,74 @@ def pack_mlx(stored: Integers) -> Arrays:
     }
 
 
+def _bytes(streams: list[list[int]], bits: int) -> NDArray[np.uint8]:
+    """The bytes of streams of codes: each one number, whose digits to the base 256 they are."""
+    rows = []
+    for codes in streams:
+        number = sum(int(code) << (bits * i) for i, code in enumerate(codes))
+        rows.append(list(number.to_bytes(-(-len(codes) * bits // 8), "little")))
+    return np.array(rows, dtype=np.uint8)
+
+
+def pack_marlin(stored: Integers) -> Arrays:
+    """AutoAWQ "marlin", by the permutation of 1024 places that it publishes."""
+    places = []
+    for t in range(32):
+        eight = [
+            16 * row + t // 4 + 8 * block
+            for block in (0, 1)
+            for row in (2 * (t % 4) + r for r in (0, 1, 8, 9))
+        ]
+        places += [eight[k] + 256 * j for j in range(4) for k in ORDER]
+    rows = []
+    for first in range(0, stored.codes.shape[1], 16):
+        tiles = [
+            int(stored.codes[out + column, first + row])
+            for out in range(0, len(stored.codes), 16)
+            for row in range(16)
+            for column in range(16)
+        ]
+        runs = [tiles[k : k + 1024] for k in range(0, len(tiles), 1024)]
+        rows.append(words_of([run[p] for run in runs for p in places], 4))
+    if stored.scales.shape[1] > 1:
+        order = [i + 8 * j for i in range(8) for j in range(8)]
+    else:
+        order = [2 * i + k for i in range(4) for k in (0, 1, 8, 9, 16, 17, 24, 25)]
+    outputs = [start + k for start in range(0, len(stored.codes), len(order)) for k in order]
+    return {"qweight": _int32(rows), "scales": np.ascontiguousarray(stored.scales[outputs].T)}
+
+
+def pack_qm(stored: Integers, distance: int) -> Arrays:
+    """TinyChatEngine on CPUs: the codes k and k + distance of a block of 2 distance share a byte."""
+    streams = []
+    for row in stored.codes.tolist():
+        blocks = [row[k : k + 2 * distance] for k in range(0, len(row), 2 * distance)]
+        streams.append([block[e + d] for block in blocks for e in range(distance) for d in (0, distance)])
+    return {
+        "weight_int4": _bytes(streams, 4),
+        "scaling_factor_int4": stored.scales,
+        "zero_point_int4": np.array([8.0], dtype=np.float32),
+    }
+
+
+def pack_qm_cuda(stored: Integers) -> Arrays:
+    """TinyChatEngine on CUDA: words in sequence, scales padded, zero points that are eights everywhere."""
+    scales = _padded(stored.scales, 128)
+    eights = _int32([[0x88888888] * (scales.shape[1] // 8)] * len(scales))
+    words = _int32([words_of(row, 4) for row in stored.codes])
+    return {"weight_int4": words, "scaling_factor_int4": scales, "zero_point_int4": eights}
+
+
+def pack_matmulnbits(stored: Integers) -> Arrays:
+    """Onnxruntime's MatMulNBits."""
+    packed = _bytes(stored.codes.tolist(), stored.bits)
+    return {
+        "B": packed.reshape(len(packed), stored.zeros.shape[1], -1),
+        "scales": stored.scales,
+        "zero_points": _bytes(stored.zeros.tolist(), stored.bits),
+    }
+
+
 PACKERS: dict[str, Callable[[Integers], Arrays]] = {
     "gemm": pack_gemm,
     "gemv": pack_gemv,
@@ -182,6 +250,13 @@ PACKERS: dict[str, Callable[[Integers], Arrays]] = {
     "gptq_v2": lambda stored: pack_gptq(stored, 2),
     "pack-quantized": pack_pack_quantized,
     "mlx": pack_mlx,
+    "llm-awq-v1": pack_gemv,
+    "marlin": pack_marlin,
+    "qm_arm": lambda stored: pack_qm(stored, 16),
+    "qm_x86": lambda stored: pack_qm(stored, 32),
+    "qm_metal": lambda stored: pack_qm(stored, 4),
+    "qm_cuda": pack_qm_cuda,
+    "matmulnbits": pack_matmulnbits,
 }
 OFFSETS = ("gemv_fast", "llm-awq", "mlx")  # the layouts that store what is added
 

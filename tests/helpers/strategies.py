@@ -6,6 +6,7 @@ weights             (out, in) float32 whose groups are of mixed kinds, together 
 activations         (tokens, in) float32 with a few outlier channels
 quantized_linears   QuantizedLinear with free codes, scales and zero points: no quantizer was involved
 with_offsets        the same with a float per group in place of zero points, and scales of both signs
+with_signs          the same with scales of both signs
 with_orders         the same with its inputs in any order
 """
 
@@ -131,6 +132,15 @@ def with_offsets(draw: st.DrawFn, linears: st.SearchStrategy[QuantizedLinear]) -
     offset = rng.normal(0, 2, linear.scales.shape).astype(linear.scales.dtype)
     zeros = np.zeros_like(linear.zero_point)
     return replace(linear, scales=linear.scales * signs, zero_point=zeros, offset=offset)
+
+
+@st.composite
+def with_signs(draw: st.DrawFn, linears: st.SearchStrategy[QuantizedLinear]) -> QuantizedLinear:
+    """Draw a QuantizedLinear with scales of both signs."""
+    linear = draw(linears)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    signs = rng.choice(np.array([-1, 1], dtype=linear.scales.dtype), linear.scales.shape)
+    return replace(linear, scales=linear.scales * signs)
 
 
 @st.composite

@@ -26,11 +26,11 @@ WITNESSES = {
     "transformers": "transformers",
 }
 WHAT = {
-    "autoawq": "its packers of gemm, gemv, gemv_fast; `dequantize_gemm`; its quantizer (float32)",
+    "autoawq": "its packers of gemm, gemv, gemv_fast, marlin; `dequantize_gemm`; its quantizer (float32)",
     "compressed_tensors": "`pack_to_int32`, `unpack_from_int32`, its decompressor, its converter of AutoAWQ's gemm",
     "gguf": "Q4_0 and Q4_1 blocks",
     "mlx": "`dequantize`, `quantized_matmul`, the operators of `mx.fast`, on a CPU",
-    "onnxruntime": "`MatMulNBits` on a CPU, in float32",
+    "onnxruntime": "`MatMulNBits` on a CPU, in float32: products, and the codes that it reads",
     "transformers": "torch's operators, `LlamaForCausalLM` with the vectors' weights, its `generate`",
 }
 HEAD = """# Provenance

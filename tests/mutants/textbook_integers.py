@@ -5,13 +5,20 @@ step.
 """
 
 import numpy as np
+from mutants.textbook_others import Others
 
 QWEIGHT = {"pack-quantized": "weight_packed", "mlx": "weight"}
+QM = ("qm_arm", "qm_x86", "qm_metal", "qm_cuda")
+OTHERS = (*QM, "marlin", "matmulnbits")
+GEMV = ("gemv", "llm-awq-v1")
+PADDED = (*GEMV, "gemv_fast", "llm-awq", "qm_cuda")
+BY_GROUP = ("gemm", "gemv_fast", "llm-awq", "gptq", "gptq_v2", "marlin")
 OFFSETS = {"gemv_fast": "qzeros", "llm-awq": "scaled_zeros", "mlx": "biases"}
+SCALES = {"pack-quantized": "weight_scale", **dict.fromkeys(QM, "scaling_factor_int4")}
 INDEX = {"pack-quantized": "weight_g_idx"}
 
 
-class Integers:
+class Integers(Others):
     order = (0, 2, 4, 6, 1, 3, 5, 7)
     range_floor = 1e-5
 
@@ -128,7 +135,9 @@ class Integers:
                 "qzeros": self.to_stream(self.eights_in_order(zeros.T), 4),
                 "scales": scales.T,
             }
-        elif layout == "gemv":
+        elif layout in OTHERS:
+            tensors = self.pack_other(params, codes, scales, zeros, padded)
+        elif layout in GEMV:
             tensors = {
                 "qweight": self.to_stream(codes, 4),
                 "qzeros": self.to_stream(self.pad(zeros, padded), 4),
@@ -162,10 +171,9 @@ class Integers:
         layout, outputs, inputs = params["layout"], params["out_features"], params["in_features"]
         group = self.group(params, inputs)
         groups = -(-inputs // group)
-        if layout in ("gemv", "gemv_fast", "llm-awq"):
+        if layout in PADDED:
             groups = self.padded(groups, group)
-        by_group = layout in ("gemm", "gemv_fast", "llm-awq", "gptq", "gptq_v2")
-        return (groups, outputs) if by_group else (outputs, groups)
+        return (groups, outputs) if layout in BY_GROUP else (outputs, groups)
 
     def check_scales(self, scales, shape):
         if scales.shape != shape or not np.isfinite(scales).all():
@@ -173,13 +181,14 @@ class Integers:
 
     def op_unpack(self, params, inputs):
         layout, bits = params["layout"], params["bits"]
-        outputs, n_in = params["out_features"], params["in_features"]
+        n_in = params["in_features"]
         groups = -(-n_in // self.group(params, n_in))
-        scales = inputs["weight_scale" if layout == "pack-quantized" else "scales"]
+        scales = inputs[SCALES.get(layout, "scales")]
         self.check_scales(scales, self.expected_scales(params))
-        by_output = (
-            scales if scales.shape[0] == outputs and layout in ("gemv", "mlx", "pack-quantized") else scales.T
-        )
+        if layout in OTHERS:
+            codes, scales, zeros = self.unpack_other(params, inputs, groups)
+            return {"int_weight": codes, "scales": scales, "zero_point": zeros}
+        by_output = scales.T if layout in BY_GROUP else scales
         linear = {"scales": by_output[:, :groups]}
         words = inputs[QWEIGHT.get(layout, "qweight")]
         linear["int_weight"] = self.unpack_codes(layout, words, bits, n_in)
@@ -215,7 +224,7 @@ class Integers:
         layout, bits, outputs = params["layout"], params["bits"], params["out_features"]
         if layout == "gemm":
             return self.eights_back(self.from_stream(inputs["qzeros"], 4, outputs)).T
-        if layout == "gemv":
+        if layout in GEMV:
             return self.from_stream(inputs["qzeros"], 4, groups)
         if layout in ("gptq", "gptq_v2"):
             return self.gptq_zeros_back(inputs["qzeros"], bits, outputs, self.gptq_less(layout))

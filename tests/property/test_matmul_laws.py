@@ -21,7 +21,7 @@ from awq_ref.matmul import (
 )
 from awq_ref.matmul.packed import FEW_TOKENS
 
-PACKABLE = specs(group_size=(128, 256, 384))
+PACKABLE = specs(group_size=(128, 256, 384))  # what the readable planes hold at every width
 ANY = specs(group_size=(1, 8, 24, 32, 64, 128, -1))
 
 
@@ -70,7 +70,7 @@ def test_factored_product_within_its_bound(residency, case):
 @given(case=cases(ANY))
 @settings(max_examples=50, deadline=None)
 def test_any_group_size_within_its_bound(case):
-    """P-MATMUL, where some groups do not fit the planes and codes are held instead."""
+    """P-MATMUL, where some groups do not fill bytes and codes are held instead."""
     x, linear = case
     y = to_operator(linear, "packed")(frozen(x))
     assert_close(y, exact_product(x, linear), atol=factored_bound(x, linear))
@@ -97,4 +97,4 @@ def test_readable_product_within_the_same_bound(case):
     y = packed_matmul_reference(frozen(np.ascontiguousarray(in_order(x, linear))), planes, *grid)
     if linear.bias is not None:
         y = y + linear.bias
-    assert_close(y, exact_product(x, linear), atol=factored_bound(x, linear))
+    assert_close(y, exact_product(x, linear), atol=factored_bound(x, linear, nested=False))

@@ -5,41 +5,35 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from awq_ref.errors import RangeError
-from awq_ref.pack import pack_linear, unpack_linear
+from awq_ref.pack import LAYOUTS, pack_linear, unpack_linear
 from awq_ref.quantize import dequantize_linear, quantize_linear
 from awq_ref.spec import QuantSpec
-from awq_ref.vectors.addresses import PLACES
+from awq_ref.vectors.addresses import PLACES, WIDTHS
+from awq_ref.vectors.cases_bits import OWN_SHAPES, random_words
 from awq_ref.vectors.draws import Draws
 from awq_ref.vectors.linears import Shape, draw_linear, tensor_inputs
 from awq_ref.vectors.oracle_bits import pack, unpack
 from awq_ref.vectors.oracle_quantize import Rule, choose_grid, quantize, weight_of
 from awq_ref.vectors.rounding import OutOfFormatError
 
-FOUR_BITS = ("gemm", "gemv", "gemv_fast", "llm-awq")
-WIDTHS = {"int16": 16, "int32": 32, "uint32": 32}
-
 
 @st.composite
 def stored(draw):
     """A layout, and its tensors with random bits in every word."""
     layout = draw(st.sampled_from(sorted(PLACES)))
-    bits = 4 if layout in FOUR_BITS else draw(st.sampled_from([2, 3, 4, 8]))
+    bits = draw(st.sampled_from(LAYOUTS[layout].bits))
     outputs = 32 if bits == 3 else draw(st.sampled_from([8, 16, 24]))
     outputs += outputs % 16 if bits == 2 and layout.startswith("gptq") else 0
     shape = Shape(
         outputs, 64, bits, draw(st.sampled_from([32, 64])), offset=PLACES[layout].offset is not None
     )
+    shape = OWN_SHAPES.get(layout, shape)
     draws = Draws(draw(st.text(max_size=4)))
     linear = draw_linear(draws, shape)
     tensors = pack(linear, layout)
     for name, (dtype, rows) in tensors.items():
-        if dtype in WIDTHS:
-            width = WIDTHS[dtype]
-            words = draws.words(len(rows), len(rows[0]), width)
-            tensors[name] = (
-                dtype,
-                [[w % 2**32 for w in row] for row in words] if dtype == "uint32" else words,
-            )
+        if dtype in WIDTHS and (not shape.symmetric or name == PLACES[layout].weight[0]):
+            tensors[name] = (dtype, random_words(draws, dtype, rows))
     return layout, shape, tensors
 
 
@@ -47,10 +41,10 @@ def stored(draw):
 @settings(max_examples=25)
 def test_any_words_mean_what_the_oracle_says_and_come_back(drawn):
     layout, shape, tensors = drawn
-    spec = QuantSpec(shape.bits, shape.group_size)
+    spec = QuantSpec(shape.bits, shape.group_size, shape.symmetric, scale_dtype=shape.scale_dtype)
     linear = unpack_linear(tensor_inputs(tensors), spec, layout)
     sizes = {"outputs": shape.outputs, "inputs": shape.inputs, "bits": shape.bits}
-    wanted = unpack(tensors, layout, **sizes, group_size=shape.group_size, symmetric=False)
+    wanted = unpack(tensors, layout, **sizes, group_size=shape.group_size, symmetric=shape.symmetric)
     np.testing.assert_array_equal(linear.int_weight, wanted.codes)
     if wanted.zeros is not None:
         np.testing.assert_array_equal(linear.zero_point, wanted.zeros)
@@ -58,7 +52,7 @@ def test_any_words_mean_what_the_oracle_says_and_come_back(drawn):
     stored_again = tensor_inputs(pack(wanted, layout))
     for name, array in stored_again.items():
         np.testing.assert_array_equal(again[name], array)
-        if name in PLACES[layout].weight or layout in ("gptq", "gptq_v2", "gemm", "mlx"):
+        if name in PLACES[layout].weight or layout in ("gptq", "gptq_v2", "gemm", "mlx", "marlin"):
             np.testing.assert_array_equal(array, tensor_inputs(tensors)[name])  # no bit is lost
 
 

@@ -7,7 +7,7 @@ import pytest
 from helpers.assertions import assert_same_bits, frozen
 from helpers.scalar_oracles_pack import read_code, read_gemm, read_pack_quantized
 from helpers.scalar_packers import PACKERS, dequantized, random_integers
-from helpers.strategies import quantized_linears, specs, with_offsets, with_orders
+from helpers.strategies import quantized_linears, specs, with_offsets, with_orders, with_signs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,6 +34,16 @@ GPTQ_LINEARS = quantized_linears(
     spec=specs(group_size=(32, 64, -1), scale_dtype=("float16",)), out_features=(32, 64)
 )
 MLX_LINEARS = quantized_linears(spec=specs(group_size=(32, 64, 128), symmetric=(False,)))
+MARLIN_LINEARS = quantized_linears(
+    spec=specs(bits=(4,), group_size=(128,), scale_dtype=("float16",), symmetric=(True,)),
+    out_features=(64, 128),
+)
+QM_LINEARS = quantized_linears(
+    spec=specs(bits=(4,), group_size=(32,), scale_dtype=("float32",), symmetric=(True,)), max_groups=6
+)
+QM_CUDA_LINEARS = quantized_linears(
+    spec=specs(bits=(4,), group_size=(128,), scale_dtype=("float16",), symmetric=(True,)), max_groups=9
+)
 LINEARS = {
     "gemm": GEMM_LINEARS,
     "gemv": KERNEL_LINEARS,
@@ -43,6 +53,13 @@ LINEARS = {
     "gptq_v2": st.one_of(GPTQ_LINEARS, with_orders(GPTQ_LINEARS, sorted_groups=True)),
     "pack-quantized": st.one_of(ANY_LINEARS, with_orders(ANY_LINEARS, sorted_groups=True)),
     "mlx": with_offsets(MLX_LINEARS),
+    "llm-awq-v1": KERNEL_LINEARS,
+    "marlin": MARLIN_LINEARS,
+    "qm_arm": with_signs(QM_LINEARS),
+    "qm_x86": with_signs(QM_LINEARS).filter(lambda linear: linear.in_features % 64 == 0),
+    "qm_metal": with_signs(QM_LINEARS),
+    "qm_cuda": with_signs(QM_CUDA_LINEARS),
+    "matmulnbits": quantized_linears(spec=specs(bits=(2, 4, 8), group_size=(16, 64)), out_features=(1, 5)),
 }
 FIELDS = ("int_weight", "scales", "zero_point", "offset", "input_order")
 
@@ -69,6 +86,8 @@ def test_unpack_undoes_pack(layout, data):
 SIZES = {
     "gptq": [(2, 32), (3, 32), (4, 24), (8, 48)], "gptq_v2": [(2, 32), (3, 64), (4, 128), (8, 24)],
     "pack-quantized": [(2, 16), (3, 32), (8, 4)], "mlx": [(2, 32), (3, 64), (4, 128), (8, 32)],
+    "marlin": [(4, 128)], "qm_arm": [(4, 32)], "qm_x86": [(4, 32)], "qm_metal": [(4, 32)], "qm_cuda": [(4, 128)],
+    "matmulnbits": [(2, 32), (4, 16), (8, 64)],
 }  # fmt: skip
 
 
@@ -79,11 +98,14 @@ def test_what_an_independent_writer_stores_is_read(layout, data):
     bits, group_size = data.draw(st.sampled_from(SIZES.get(layout, [(4, 32), (4, 64), (4, 128)])))
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     scattered = bool(LAYOUTS[layout].optional) and data.draw(st.booleans())
-    symmetric = "gptq" in layout and data.draw(st.booleans())
+    symmetric = LAYOUTS[layout].symmetric_alone or ("gptq" in layout and data.draw(st.booleans()))
     in_features = 64 * data.draw(st.integers(1, 3)) if group_size in (24, 48) else 3 * max(group_size, 64)
+    out_features = 64 if layout == "marlin" else 32
     options = {"bits": bits, "group_size": group_size, "symmetric": symmetric, "scattered": scattered}
-    stored = random_integers(rng, 32, in_features, **options)
-    spec = QuantSpec(bits=bits, group_size=group_size, symmetric=symmetric)
+    stored = random_integers(rng, out_features, in_features, **options)
+    scale_dtype = LAYOUTS[layout].scale_dtypes[0]
+    stored = replace(stored, scales=stored.scales.astype(scale_dtype))
+    spec = QuantSpec(bits=bits, group_size=group_size, symmetric=symmetric, scale_dtype=scale_dtype)
     linear = unpack_linear(PACKERS[layout](stored), spec, layout)
     assert_same_bits(dequantize_linear(linear), dequantized(stored, layout))
 

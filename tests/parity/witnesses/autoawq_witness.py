@@ -39,6 +39,7 @@ packing = importlib.import_module("awq.utils.packing_utils")
 PACKERS = {
     "gemm": importlib.import_module("awq.modules.linear.gemm").WQLinear_GEMM,
     "gemv": importlib.import_module("awq.modules.linear.gemv").WQLinear_GEMV,
+    "marlin": importlib.import_module("awq.modules.linear.marlin").WQLinear_Marlin,
     "gemv_fast": importlib.import_module("awq.modules.linear.gemv_fast").WQLinear_GEMVFast,
 }
 
@@ -47,7 +48,7 @@ NAME, VERSION = "AutoAWQ", "0.2.9"
 
 def pack(params, inputs):
     layout = params["layout"]
-    if layout not in PACKERS or "zero_point" not in inputs or params["symmetric"]:
+    if layout not in PACKERS or "zero_point" not in inputs or params["symmetric"] != (layout == "marlin"):
         raise NotImplementedError(layout)
     codes, scales, zeros = (torch.from_numpy(inputs[n]) for n in ("int_weight", "scales", "zero_point"))
     if codes.max() > 15 or zeros.max() > 15 or scales.max() > 4000:
@@ -59,8 +60,10 @@ def pack(params, inputs):
     linear.weight.data = steps * scales.repeat_interleave(size, dim=1)
     if layout == "gemm":  # which takes both (groups, outputs)
         scales, zeros = scales.T.contiguous(), zeros.T.contiguous()
-    packed = PACKERS[layout].from_linear(linear, 4, size, scales=scales, zeros=zeros)
-    return {name: getattr(packed, name).numpy() for name in ("qweight", "qzeros", "scales")}
+    stored = None if layout == "marlin" else zeros
+    packed = PACKERS[layout].from_linear(linear, 4, size, scales=scales, zeros=stored)
+    names = ("qweight", "qzeros", "scales") if stored is not None else ("qweight", "scales")
+    return {name: getattr(packed, name).numpy() for name in names}
 
 
 def unpack(params, inputs):

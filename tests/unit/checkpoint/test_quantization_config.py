@@ -10,7 +10,7 @@ from awq_ref.checkpoint import (
     write_quantization_config,
 )
 from awq_ref.errors import FormatError, RangeError, UnsupportedError
-from awq_ref.pack import LAYOUTS
+from awq_ref.pack import FOLDER_LAYOUTS
 from awq_ref.spec import BITS, QuantSpec
 
 GEMM = {
@@ -83,7 +83,7 @@ def test_one_group_per_row_is_the_strategy_channel():
 
 
 def test_every_layout_has_its_keys():
-    assert set(CONFIG_FORMATS) == set(LAYOUTS)
+    assert set(CONFIG_FORMATS) == set(FOLDER_LAYOUTS)
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,8 @@ def test_within_the_bound(bits, group_size, n_tokens):
         check(PackedLinear.from_quantized(linear, residency=residency), x, linear)
 
 
-# Rows that fill no product, some products, some and a rest, more than a tile; a group cut into segments (2048
-# weights: 1024 bytes), small groups, float32 scales, no zero point.
+# One output, more than a small product takes, more than one tile with outputs to fill it up; more groups than are cast
+# at a time; long groups, small groups, groups that only just fill bytes, float32 scales, no zero point.
 @pytest.mark.parametrize(
     ("out_features", "n_groups", "spec"),
     [
@@ -62,6 +62,9 @@ def test_within_the_bound(bits, group_size, n_tokens):
         (128, 3, QuantSpec(group_size=128)),
         (300, 2, QuantSpec(group_size=128)),
         (1100, 4, QuantSpec(group_size=128)),
+        (4099, 2, QuantSpec(group_size=32)),
+        (4096, 9, QuantSpec(group_size=32)),
+        (7, 3, QuantSpec(group_size=6)),
         (5, 2, QuantSpec(group_size=2048)),
         (40, 9, QuantSpec(group_size=32, scale_dtype="float32")),
         (40, 2, QuantSpec(bits=2, group_size=64, symmetric=True)),
@@ -97,6 +100,14 @@ def test_a_layer_large_enough_for_threads(n_tokens, n_threads):
 def test_a_small_layer_uses_one_thread():
     linear = random_linear(QuantSpec(group_size=128), out_features=8, n_groups=2)
     assert PackedLinear.from_quantized(linear, n_threads=4).n_threads == 1
+
+
+def test_tiles_are_as_many_for_each_thread_and_filled_up():
+    linear = random_linear(QuantSpec(group_size=256), out_features=2051, n_groups=1)
+    weight = PackedLinear.from_quantized(linear, n_threads=2).weight
+    assert (weight.n_tiles, weight.width) == (2, 1026)
+    assert not weight.scales[1, :, 1025].any()
+    assert PackedLinear.from_quantized(linear, n_threads=1).weight.n_tiles == 1
 
 
 def test_calls_at_the_same_time_do_not_meet():
@@ -172,8 +183,9 @@ def test_infinite_and_nan_activations_stay_in_their_token():
 
 def test_refuses():
     linear = random_linear(QuantSpec(group_size=48), out_features=3, n_groups=2)
-    with pytest.raises(UnsupportedError, match='4-bit planes hold blocks of 32 .* Use residency="codes"'):
-        PackedLinear.from_quantized(linear)
+    odd = random_linear(QuantSpec(group_size=5), out_features=3, n_groups=2)
+    with pytest.raises(UnsupportedError, match='4-bit codes hold 2 of a group.* Use residency="codes"'):
+        PackedLinear.from_quantized(odd)
     with pytest.raises(RangeError, match="residency must be one of 'packed', 'codes'; got 'dense'"):
         PackedLinear.from_quantized(linear, residency="dense")
     operator = PackedLinear.from_quantized(linear, residency="codes")

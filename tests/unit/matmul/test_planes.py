@@ -5,7 +5,7 @@ import pytest
 from helpers.assertions import assert_same_bits, frozen
 
 from awq_ref.errors import DtypeError, RangeError, ShapeError
-from awq_ref.matmul.planes import block_size, fits, pack_planes, split_activations, unpack_planes
+from awq_ref.matmul.planes import block_size, pack_planes, split_activations, unpack_planes
 
 
 def read_bit(plane, row, weight, bit, *, field_bits):
@@ -28,18 +28,6 @@ def test_block_size(bits, block):
 def test_block_size_of_other_widths():
     with pytest.raises(RangeError, match="block_size: bits must be one of 2, 3, 4, 8; got 5"):
         block_size(5)
-
-
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
-def test_fits_where_the_group_is_a_multiple_of_the_block(bits):
-    assert fits(256, 128, bits) is None
-
-
-def test_fits_says_why_not():
-    assert "blocks of 32 weights" in str(fits(96, 48, 4))
-    assert "blocks of 128 weights" in str(fits(128, 64, 3))
-    assert fits(100, 50, 8) is None
-    assert "does not divide in_features=100" in str(fits(100, 64, 4))
 
 
 def test_four_bits_two_weights_to_a_byte():

@@ -35,9 +35,9 @@ def test_each_residency_means_the_same(residency):
 
 
 def test_packed_falls_back_to_codes_and_says_why():
-    linear = random_linear(QuantSpec(group_size=24), out_features=4, n_groups=2)
+    linear = random_linear(QuantSpec(group_size=9), out_features=4, n_groups=2)
     assert to_operator(linear, "packed").residency == "codes"
-    assert "blocks of 32 weights" in str(why_not_packed(linear))
+    assert "do not fill a group of 9" in str(why_not_packed(linear))
     assert why_not_packed(random_linear(QuantSpec(group_size=32), out_features=4, n_groups=2)) is None
 
 

@@ -5,45 +5,46 @@ import pytest
 from helpers.assertions import assert_same_bits
 from helpers.matmul_bounds import random_linear
 
+from awq_ref.matmul import tiles
 from awq_ref.matmul.packed import PackedLinear
-from awq_ref.matmul.tiles import MASKS, POWERS, dequantize_rows, segment_bytes, unpack_rows
+from awq_ref.matmul.tiles import dequantize_groups
 from awq_ref.quantize.affine import dequantize_linear
 from awq_ref.spec import QuantSpec
 
 
-@pytest.mark.parametrize(
-    ("group_bytes", "segment"),
-    [(64, 64), (128, 128), (256, 128), (192, 96), (131, 131), (262, 262), (1, 1), (5, 5), (1000, 125)],
-)
-def test_segment_bytes(group_bytes, segment):
-    assert segment_bytes(group_bytes) == segment
-
-
-def test_masks_and_powers_by_hand():
-    assert MASKS[4].ravel().tolist() == [0x0F, 0xF0]
-    assert MASKS[2].ravel().tolist() == [0x03, 0x0C, 0x30, 0xC0]
-    assert MASKS[8].ravel().tolist() == [0xFF]
-    assert_same_bits(POWERS[2].ravel(), np.array([1.0, 1 / 4, 1 / 16, 1 / 64], dtype=np.float32))
-    for bits, masks in MASKS.items():
-        lowest = masks.astype(np.float64) * POWERS[bits]
-        assert (lowest == 2**bits - 1).all()
+def dequantized(weight, groups):
+    """The weight of some groups of the first tile, (outputs, inputs)."""
+    shape = (groups.stop - groups.start, weight.group_size, weight.width)
+    part = np.empty(shape, dtype=np.float32)
+    fields = np.empty((len(weight.planes), *shape), dtype=np.uint8)
+    dequantize_groups(weight, 0, groups, part, fields)
+    return np.ascontiguousarray(part.reshape(-1, weight.width).T)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
-def test_rows_of_the_codes_and_of_the_weight(bits):
+def test_groups_of_the_weight(bits):
     linear = random_linear(QuantSpec(bits=bits, group_size=128), out_features=10, n_groups=3)
-    weight = PackedLinear.from_quantized(linear).weight
-    assert_same_bits(unpack_rows(weight, 2, 7), linear.int_weight[2:7])
     steps = linear.int_weight.astype(np.float64) - np.repeat(linear.zero_point, 128, axis=1)
     exact = steps * np.repeat(linear.scales.astype(np.float64), 128, axis=1)
-    tile = np.empty((5, 384), dtype=np.float32)
-    dequantize_rows(weight, tile, 2, 7)
-    assert_same_bits(tile, exact[2:7].astype(np.float32))  # float16 scales: no rounding
+    part = dequantized(PackedLinear.from_quantized(linear).weight, slice(1, 3))
+    assert_same_bits(part, exact[:, 128:].astype(np.float32))  # float16 scales: no rounding
 
 
-def test_dequantized_rows_are_those_of_quantize():
+def test_the_dequantized_weight_is_that_of_quantize():
     spec = QuantSpec(group_size=128, scale_dtype="float32")
-    linear = random_linear(spec, out_features=300, n_groups=4)  # more rows than are unpacked at a time
-    tile = np.empty((300, 512), dtype=np.float32)
-    dequantize_rows(PackedLinear.from_quantized(linear).weight, tile, 0, 300)
-    assert_same_bits(tile, dequantize_linear(linear))
+    linear = random_linear(spec, out_features=300, n_groups=4)
+    weight = PackedLinear.from_quantized(linear, n_threads=1).weight
+    assert_same_bits(dequantized(weight, slice(0, 4)), dequantize_linear(linear))
+
+
+@pytest.mark.parametrize("n_tokens", [1, 2, 9, 40, 2000])
+def test_small_products_are_the_product(monkeypatch, n_tokens):
+    # Small whole numbers: sums below 2**24 are exact in any order, so every way to cut must give the same bits.
+    monkeypatch.setattr(tiles, "SMALL_PRODUCT", 64 * 24 * 20)
+    rng = np.random.default_rng(0)
+    factors = rng.integers(-8, 8, (3, n_tokens, 24)).astype(np.float32)
+    values = rng.integers(0, 16, (3, 24, 301)).astype(np.float32)
+    dots = np.empty((3, n_tokens, 301), dtype=np.float32)
+    tiles._multiply(factors, values, dots)
+    expected = np.einsum("gtn,gnr->gtr", factors.astype(np.int64), values.astype(np.int64))
+    assert_same_bits(dots, expected.astype(np.float32))
