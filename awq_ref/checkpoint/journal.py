@@ -192,7 +192,12 @@ def resumable_folder(
         parents = make_parents(path)
         work.mkdir(exist_ok=True)
     with _locked(work):
-        journal = Journal(work, identity, restart=restart)
+        try:
+            journal = Journal(work, identity, restart=restart)
+        except BaseException:
+            if len(_read_lines(work / JOURNAL)[0]) < 2:  # no step is lost with it
+                remove_partial(work, parents)
+            raise
         try:
             yield journal
             publish(journal.model, path)
