@@ -22,6 +22,7 @@ from awq_ref.paper.experiment import Options
 from awq_ref.search import RECIPES
 from awq_ref.spec import BITS, STATE_DTYPES
 from awq_ref.text.sampling import GREEDY, Sampling
+from awq_ref.vectors.addresses import PLACES
 from awq_ref.vectors.case import LEVELS
 
 ON_HUB = "or its name on the Hugging Face hub: NAME or NAME@REVISION"
@@ -168,8 +169,9 @@ def _add_convert(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
         parsers, "convert", commands.run_convert, "a quantized checkpoint in another layout"
     )
     parser.add_argument("model", help=f"quantized checkpoint folder, {ON_HUB}")
-    parser.add_argument("out", type=Path, help="folder to write; must not exist")
-    parser.add_argument("--layout", required=True, choices=FOLDER_LAYOUTS, help="the layout to write")
+    parser.add_argument("out", type=Path, help="folder (gguf: file) to write; must not exist")
+    layouts = (*FOLDER_LAYOUTS, "gguf")
+    parser.add_argument("--layout", required=True, choices=layouts, help="what to write")
     parser.add_argument(
         "--allow-rounding", action="store_true", help="change weights that do not fit exactly"
     )
@@ -207,7 +209,7 @@ def _add_conform(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _add_explain_layout(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _add_command(parsers, "explain-layout", commands.run_explain_layout, "draw the bits of a layout")
-    parser.add_argument("layout", choices=LAYOUTS, help="its name")
+    parser.add_argument("layout", choices=PLACES, help="its name")
     parser.add_argument("--rows", type=int, default=8, help="outputs")
     parser.add_argument("--cols", type=int, default=32, help="inputs")
     parser.add_argument("--bits", type=int, default=4, choices=BITS, help="bits per weight")

@@ -198,9 +198,13 @@ def run_paper(arguments: argparse.Namespace) -> int:
 
 
 def run_convert(arguments: argparse.Namespace) -> int:
-    """Write a quantized checkpoint in another layout; say what became of the weights."""
-    from awq_ref.pipeline import convert_model
+    """Write a quantized checkpoint in another layout, or as a GGUF file; say what became of the weights."""
+    from awq_ref.pipeline import convert_model, convert_to_gguf
 
+    if arguments.layout == "gguf":
+        rounding = arguments.allow_rounding
+        print(convert_to_gguf(arguments.model, arguments.out, allow_rounding=rounding).text())
+        return 0
     report = convert_model(
         arguments.model,
         arguments.out,

@@ -3,7 +3,8 @@
     in     Checkpoint, TensorFile, read_json, read_quantization_config, QuantizationConfig, Float8Config,
            float8_e4m3_to_float32, spread_scales, demo_model_path, verify_folder, resolve_model, model_name
     out    require_new, new_folder, resumable_folder, Journal, ShardWriter, stored_form, write_json, write_text,
-           copy_side_files, output_config, write_quantization_config, model_card, source_license
+           copy_side_files, output_config, write_quantization_config, model_card, source_license, GgufTensor,
+           write_gguf
 
 Arrays are stored as they come: packing integers into words is `awq_ref.pack`'s.
 """
@@ -12,6 +13,7 @@ from awq_ref.checkpoint.assets import demo_model_path, verify_folder
 from awq_ref.checkpoint.disk import write_json, write_text
 from awq_ref.checkpoint.float8 import float8_e4m3_to_float32, spread_scales
 from awq_ref.checkpoint.format_keys import Float8Config, Quantization, QuantizationConfig
+from awq_ref.checkpoint.gguf_file import GgufTensor, write_gguf
 from awq_ref.checkpoint.header import TensorInfo
 from awq_ref.checkpoint.hub import model_name, resolve_model
 from awq_ref.checkpoint.journal import Journal, resumable_folder
@@ -35,6 +37,7 @@ __all__ = [
     "RECORD",
     "Checkpoint",
     "Float8Config",
+    "GgufTensor",
     "Journal",
     "Quantization",
     "QuantizationConfig",
@@ -60,6 +63,7 @@ __all__ = [
     "stored_form",
     "verify_folder",
     "write_quantization_config",
+    "write_gguf",
     "write_json",
     "write_text",
 ]

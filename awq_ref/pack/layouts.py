@@ -9,7 +9,8 @@
 A bias is no part of a layout: whoever writes the file stores it beside the tensors.
 To add a layout: a module with its two functions, a row here, its golden words in the tests.
 Sources: AutoAWQ ("gemm", "gemv", "gemv_fast", "marlin"); llm-awq; AutoGPTQ and GPTQModel ("gptq", "gptq_v2");
-compressed-tensors ("pack-quantized"); MLX; TinyChatEngine ("qm_arm" and others); onnxruntime ("matmulnbits").
+compressed-tensors ("pack-quantized"); MLX; TinyChatEngine ("qm_arm" and others); onnxruntime ("matmulnbits"); ggml
+("q4_0", "q4_1", "q8_0").
 """
 
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from awq_ref.pack import (
     gemm,
     gemv,
     gemv_fast,
+    gguf,
     gptq,
     marlin,
     matmulnbits,
@@ -95,6 +97,24 @@ def _gptq(name: str, stored_less: int) -> Layout:
     )
 
 
+def _gguf(name: str) -> Layout:
+    """Return the row of a type of GGUF's blocks, whose scales stand within the one tensor."""
+    kind = gguf.KINDS[name]
+    return Layout(
+        name,
+        (kind.bits,),
+        gguf.tensor_names,
+        partial(gguf.obstacle, name=name),
+        partial(gguf.pack, name=name),
+        partial(gguf.unpack, name=name),
+        scales="weight",
+        scale_dtypes=HALF,
+        symmetric_alone=not kind.offset,
+        holds=("offset",) if kind.offset else (),
+        file=None,
+    )
+
+
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
@@ -152,6 +172,7 @@ LAYOUTS: dict[str, Layout] = {
             matmulnbits.unpack,
             file=None,
         ),
+        *map(_gguf, gguf.KINDS),
     )
 }
 FOLDER_LAYOUTS = tuple(name for name, row in LAYOUTS.items() if row.file == "folder")

@@ -18,7 +18,7 @@ from awq_ref.pack import LAYOUTS, pack_linear, unpack_linear
 from awq_ref.quantize import dequantize_linear
 from awq_ref.spec import QuantizedLinear
 
-ASYMMETRIC = ("gemv_fast", "llm-awq", "mlx")  # whose configuration cannot say symmetric
+ASYMMETRIC = ("gemv_fast", "llm-awq", "mlx", "q4_1")  # whose configuration cannot say symmetric
 
 
 @dataclass(frozen=True)

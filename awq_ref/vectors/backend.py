@@ -59,11 +59,12 @@ def _unpacked(params: Params, inputs: Arrays) -> QuantizedLinear:
     if layout.scales not in inputs:
         raise FormatError(f"unpack: {layout.name} must have the tensor {layout.scales}; it is missing.")
     tensors = {name: array for name, array in inputs.items() if name not in ("x", "bias")}
+    stored = inputs[layout.scales]  # or the tensor that has the scales within
     spec = QuantSpec(
         params["bits"],
         params["group_size"],
         params["symmetric"],
-        scale_dtype=scale_dtype(inputs[layout.scales]),
+        scale_dtype=scale_dtype(stored) if stored.dtype.kind == "f" else layout.scale_dtypes[0],
     )
     linear = unpack_linear(tensors, spec, layout.name)
     if (linear.out_features, linear.in_features) != (params["out_features"], params["in_features"]):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from awq_ref.vectors.case import Case
 from awq_ref.vectors.cases_bits import bit_cases
+from awq_ref.vectors.cases_blocks import block_cases
 from awq_ref.vectors.cases_dequantize import dequantize_cases
 from awq_ref.vectors.cases_matmul import matmul_cases
 from awq_ref.vectors.cases_model import model_cases
@@ -16,8 +17,14 @@ from awq_ref.vectors.cases_quantize import quantize_cases
 from awq_ref.vectors.cases_search import search_cases
 from awq_ref.vectors.cases_whole import whole_cases
 
+
+def _level_0() -> Iterator[Case]:
+    yield from bit_cases()
+    yield from block_cases()
+
+
 MAKERS: dict[str, Callable[[], Iterator[Case]]] = {
-    "L0": bit_cases,
+    "L0": _level_0,
     "L1": dequantize_cases,
     "L2": quantize_cases,
     "L3": matmul_cases,

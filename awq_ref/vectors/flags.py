@@ -44,6 +44,10 @@ FLAGS: dict[str, str] = {
         "Two codes of a byte are 16 (ARM), 32 (x86) or 4 (Metal) inputs apart, the first in the low nibble. Read as "
         "neighbours, every weight of a block but the first and the last is another's."
     ),
+    "Blocks": (
+        "GGUF keeps a scale before the codes of its 32 weights, as two bytes, the low one first, and repeats it in "
+        "every block of a larger group."
+    ),
     "NegativeScale": (
         "TinyChatEngine's scale has the sign of the block's largest weight, turned around. A reader that takes its "
         "absolute value, or stores it unsigned, mirrors half of the blocks."

@@ -18,12 +18,15 @@ SYMMETRIC = QuantSpec(bits=4, group_size=4, symmetric=True)
 KERNEL = QuantSpec(bits=4, group_size=64)
 MARLIN = QuantSpec(bits=4, group_size=128, symmetric=True)
 ENGINE = QuantSpec(bits=4, group_size=32, symmetric=True, scale_dtype="float32")
+BLOCKS = QuantSpec(bits=4, group_size=64, symmetric=True)
+BYTES = QuantSpec(bits=8, group_size=64, symmetric=True)
 # layout: a spec that it holds, and in_features; gptq fills words of 32 bits with outputs too
 FITTING = {
     "gemm": (SPEC, 12), "gemv": (KERNEL, 128), "gemv_fast": (KERNEL, 128), "llm-awq": (KERNEL, 128),
     "gptq": (SPEC, 16), "gptq_v2": (SPEC, 16), "pack-quantized": (SPEC, 12), "mlx": (KERNEL, 128),
     "llm-awq-v1": (KERNEL, 128), "marlin": (MARLIN, 256), "qm_cuda": (MARLIN, 256), "matmulnbits": (KERNEL, 128),
     "qm_arm": (ENGINE, 96), "qm_x86": (ENGINE, 128), "qm_metal": (ENGINE, 96),
+    "q4_0": (BLOCKS, 128), "q4_1": (KERNEL, 128), "q8_0": (BYTES, 128),
 }  # fmt: skip
 
 

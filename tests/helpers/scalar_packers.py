@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from helpers.scalar_blocks import block_rows, int8_block_rows
 from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[Any]]
@@ -241,6 +242,14 @@ def pack_matmulnbits(stored: Integers) -> Arrays:
     }
 
 
+def pack_blocks(stored: Integers, name: str) -> Arrays:
+    """GGUF."""
+    offsets = scaled_zeros(stored) + np.float16(0) if name == "q4_1" else None  # +0, where z is 0
+    if name == "q8_0":
+        return {"weight": int8_block_rows(stored.codes, stored.scales, stored.groups)}
+    return {"weight": block_rows(stored.codes, stored.scales, offsets, stored.groups)}
+
+
 PACKERS: dict[str, Callable[[Integers], Arrays]] = {
     "gemm": pack_gemm,
     "gemv": pack_gemv,
@@ -257,8 +266,11 @@ PACKERS: dict[str, Callable[[Integers], Arrays]] = {
     "qm_metal": lambda stored: pack_qm(stored, 4),
     "qm_cuda": pack_qm_cuda,
     "matmulnbits": pack_matmulnbits,
+    "q4_0": lambda stored: pack_blocks(stored, "q4_0"),
+    "q4_1": lambda stored: pack_blocks(stored, "q4_1"),
+    "q8_0": lambda stored: pack_blocks(stored, "q8_0"),
 }
-OFFSETS = ("gemv_fast", "llm-awq", "mlx")  # the layouts that store what is added
+OFFSETS = ("gemv_fast", "llm-awq", "mlx", "q4_1")  # the layouts that store what is added
 
 
 def dequantized(stored: Integers, layout: str) -> NDArray[np.float32]:

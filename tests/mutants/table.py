@@ -10,6 +10,7 @@ from collections import Counter
 import numpy as np
 from helpers.source import ROOT
 from mutants.bits import BITS
+from mutants.bits_blocks import BITS_BLOCKS
 from mutants.bits_others import BITS_OTHERS
 from mutants.models import MODELS
 from mutants.numbers import NUMBERS
@@ -17,7 +18,7 @@ from mutants.numbers import NUMBERS
 from awq_ref.vectors import read_cases
 from awq_ref.vectors.compare import compare_outputs
 
-MUTANTS = [*BITS, *BITS_OTHERS, *NUMBERS, *MODELS]
+MUTANTS = [*BITS, *BITS_BLOCKS, *BITS_OTHERS, *NUMBERS, *MODELS]
 PAGE = ROOT / "docs" / "mutants.md"
 HEAD = """# Mutants: do the vectors catch bugs?
 

@@ -1,12 +1,13 @@
 """Levels 4 to 6 of the second backend, and the backend itself: `Textbook().answer(request)`."""
 
 import numpy as np
+from mutants.textbook_blocks import Blocks
 from mutants.textbook_products import F32, Products
 
 F64 = np.float64
 
 
-class Textbook(Products):
+class Textbook(Blocks, Products):
     scale_floor = 2.0**-16
     llm_awq_floor = 1e-4
 

@@ -44,6 +44,12 @@ QM_LINEARS = quantized_linears(
 QM_CUDA_LINEARS = quantized_linears(
     spec=specs(bits=(4,), group_size=(128,), scale_dtype=("float16",), symmetric=(True,)), max_groups=9
 )
+BLOCK_SPECS = {"group_size": (32, 64, 128, -1), "scale_dtype": ("float16",)}
+BLOCK_LINEARS = {
+    "q4_0": with_signs(quantized_linears(spec=specs(bits=(4,), symmetric=(True,), **BLOCK_SPECS))),
+    "q4_1": with_offsets(quantized_linears(spec=specs(bits=(4,), symmetric=(False,), **BLOCK_SPECS))),
+    "q8_0": with_signs(quantized_linears(spec=specs(bits=(8,), symmetric=(True,), **BLOCK_SPECS))),
+}
 LINEARS = {
     "gemm": GEMM_LINEARS,
     "gemv": KERNEL_LINEARS,
@@ -60,6 +66,7 @@ LINEARS = {
     "qm_metal": with_signs(QM_LINEARS),
     "qm_cuda": with_signs(QM_CUDA_LINEARS),
     "matmulnbits": quantized_linears(spec=specs(bits=(2, 4, 8), group_size=(16, 64)), out_features=(1, 5)),
+    **BLOCK_LINEARS,
 }
 FIELDS = ("int_weight", "scales", "zero_point", "offset", "input_order")
 
@@ -87,7 +94,7 @@ SIZES = {
     "gptq": [(2, 32), (3, 32), (4, 24), (8, 48)], "gptq_v2": [(2, 32), (3, 64), (4, 128), (8, 24)],
     "pack-quantized": [(2, 16), (3, 32), (8, 4)], "mlx": [(2, 32), (3, 64), (4, 128), (8, 32)],
     "marlin": [(4, 128)], "qm_arm": [(4, 32)], "qm_x86": [(4, 32)], "qm_metal": [(4, 32)], "qm_cuda": [(4, 128)],
-    "matmulnbits": [(2, 32), (4, 16), (8, 64)],
+    "matmulnbits": [(2, 32), (4, 16), (8, 64)], "q8_0": [(8, 32), (8, 64)],
 }  # fmt: skip
 
 
