@@ -23,7 +23,7 @@ def _workers(n_workers: int) -> Iterator[Executor | None]:
     if not n_workers:
         yield None
         return
-    executor = ProcessPoolExecutor(n_workers, mp_context=get_context("spawn"))  # a fork copies BLAS's threads midway
+    executor = ProcessPoolExecutor(n_workers, mp_context=get_context("spawn"))  # no forked BLAS
     try:
         yield executor
     finally:
