@@ -124,9 +124,9 @@ def assemble(source: Path) -> dict[str, str]:
 
 def _sphinx(source: Path, html: Path, jobs: int) -> int:
     """Build; all pages are written, for menus to be those of now, what is read again is what changed."""
-    if not (
-        html / "searchindex.js"
-    ).exists():  # a build that failed: what it knew goes, for the index to be whole
+    shutil.rmtree(html / "_modules", ignore_errors=True)  # viewcode would keep their old menus
+    if not (html / "searchindex.js").exists():
+        # a build that failed: what it knew goes, for the index to be whole
         shutil.rmtree(source.parent / "doctrees", ignore_errors=True)
     command = [
         sys.executable,
