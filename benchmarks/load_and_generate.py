@@ -134,6 +134,7 @@ def model_jobs(given: argparse.Namespace, config: dict[str, object]) -> dict[str
     paths = prepare(given.work, config, has(given.llama_cpp, "llama_cpp.py"))
     common = {"prompts": PROMPTS, "new": NEW, "threads": given.threads, "vocabulary": config["vocab_size"]}
     ways = {residency: {"residency": residency} for residency in ("packed", "codes", "dense")}
+    ways["packed, head int8"] = {"residency": "packed", "head": "int8"}
     ours = {
         f"awq_ref, INT4 {name}": (sys.executable, "ours.py", {"folder": paths["int4"], "load": load})
         for name, load in ways.items()

@@ -1,5 +1,6 @@
 """How fast this machine runs a model, beside what the machine could do: `awq-ref bench`.
 
+command         its options, and what it prints
 job             what is to be measured, checked
 predict         bytes of a token and of a process, from shapes alone
 limits          what this machine can do: bandwidth, products, the passes of a packed product

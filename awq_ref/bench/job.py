@@ -8,9 +8,10 @@ require_shape_name  raise unless it is one of these
 from dataclasses import dataclass
 
 from awq_ref.checks import require_between, require_one_of
-from awq_ref.matmul import RESIDENCIES
+from awq_ref.matmul import RESIDENCIES, Residency
 from awq_ref.model import ModelConfig
 from awq_ref.paper.shapes import SHAPES
+from awq_ref.pipeline.tables import HEADS, Head
 
 WHO = "awq-ref bench"
 BITS, GROUP_SIZE = 4, 128  # of what is made or rounded here
@@ -45,8 +46,8 @@ class Job:
 
     folder: str
     shape: str
-    residency: str
-    head: str
+    residency: Residency
+    head: Head
     layers: int
     prompt: int
     new: int
@@ -54,6 +55,7 @@ class Job:
 
     def __post_init__(self) -> None:
         require_one_of(WHO, "--residency", self.residency, RESIDENCIES)
+        require_one_of(WHO, "--head", self.head, HEADS)
         require_between(WHO, "--layers", self.layers, 0, 2**31)
         require_between(WHO, "--prompt", self.prompt, 1, 2**31)
         require_between(WHO, "--new", self.new, LEAST_NEW, 2**31)

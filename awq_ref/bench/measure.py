@@ -44,11 +44,11 @@ def load(job: Job) -> Decoder:
     if job.folder:
         from awq_ref.pipeline import load_model
 
-        return load_model(job.folder, residency=job.residency).decoder  # type: ignore[arg-type]
+        return load_model(job.folder, residency=job.residency, head=job.head).decoder
     config = bench_shapes()[job.shape]
     spec = QuantSpec(bits=BITS, group_size=GROUP_SIZE)
     layers = job.layers or config.num_hidden_layers
-    return random_decoder(config, spec=spec, residency=job.residency, head=job.head, layers=layers)  # type: ignore[arg-type]
+    return random_decoder(config, spec=spec, residency=job.residency, head=job.head, layers=layers)
 
 
 def _seconds(forward: Any, ids: Any, cache: KVCache) -> tuple[float, KVCache]:

@@ -10,10 +10,12 @@ Measured values stand beside these in every result, so that a wrong count shows.
 """
 
 import math
+from typing import Any
 
 from awq_ref.matmul.tiles import CAST_WEIGHTS, DEQUANTIZED_WEIGHTS
 from awq_ref.model import ModelConfig, block_linear_shapes, block_norm_shapes
 from awq_ref.model.decoder import PREFILL_CHUNK
+from awq_ref.pipeline.tables import Head, table_bytes
 from awq_ref.report.memory import kv_cache_bytes, linear_bytes
 from awq_ref.spec import QuantSpec
 
@@ -34,8 +36,7 @@ def _norms(config: ModelConfig, layers: int) -> int:
     return FLOAT * (layers * block + (config.hidden_size if config.family.final_norm else 0))
 
 
-def head_bytes(config: ModelConfig, head: str) -> int:
-    """Return the bytes of the head's matrix: float32, or int8 and a float32 step for each row."""
+def _head(config: ModelConfig, head: Head) -> int:
     row = config.embedding_width
     return config.vocab_size * (FLOAT * row if head == "float" else row + FLOAT)
 
@@ -48,7 +49,7 @@ def _cache(config: ModelConfig, layers: int, columns: int) -> int:
 
 
 def token_bytes(
-    config: ModelConfig, *, spec: QuantSpec, residency: str, head: str = "float", context: int, layers: int
+    config: ModelConfig, *, spec: QuantSpec, residency: str, head: Head = "float", context: int, layers: int
 ) -> dict[str, int]:
     """Return the bytes that one new token reads, by part, when `context` tokens are in the cache.
 
@@ -61,9 +62,9 @@ def token_bytes(
     """
     return {
         "linears": _linears(config, spec, residency, layers),
-        "head": head_bytes(config, head),
+        "head": _head(config, head),
         "norms": _norms(config, layers),
-        "embedding": FLOAT * config.embedding_width,
+        "embedding": FLOAT * config.embedding_width,  # a row, as float32
         "cache": _cache(config, layers, context),
     }
 
@@ -80,14 +81,12 @@ def token_flops(config: ModelConfig, *, tokens: int, before: int, layers: int) -
 
 
 def resident_bytes(
-    config: ModelConfig, *, spec: QuantSpec, residency: str, head: str, layers: int
+    config: ModelConfig, *, spec: QuantSpec, residency: str, head: Head, layers: int, stored: str = "BF16"
 ) -> dict[str, int]:
-    """Return the bytes of the weights in memory, by the parts of `Decoder.resident_bytes`."""
-    shared = config.tie_word_embeddings and head == "float"
+    """Return the bytes of the weights in memory; stored: the dtype of the embedding in its file."""
     return {
-        "embeddings": FLOAT * config.vocab_size * config.embedding_width,
+        "embedding and head": table_bytes(config, stored, head),
         "linears": _linears(config, spec, residency, layers),
-        "head": 0 if shared else head_bytes(config, head),
         "norms": _norms(config, layers),
     }
 
@@ -97,11 +96,12 @@ def peak_bytes(
     *,
     spec: QuantSpec,
     residency: str,
-    head: str,
+    head: Head,
     layers: int,
     tokens: int,
     prompt: int,
     threads: int,
+    stored: str = "BF16",
 ) -> dict[str, int]:
     """Return what a process holds at most beside its interpreter: weights, cache, and the larger of two workings.
 
@@ -113,7 +113,7 @@ def peak_bytes(
     making = MAKING * max(math.prod(shape) for shape in shapes)
     tiles = 0 if residency == "dense" else threads * max(5 * CAST_WEIGHTS, 5 * DEQUANTIZED_WEIGHTS)
     streams = FLOAT * chunk * (ACTIVATIONS * config.hidden_size + GATES * config.intermediate_size)
-    weights = resident_bytes(config, spec=spec, residency=residency, head=head, layers=layers)
+    weights = resident_bytes(config, spec=spec, residency=residency, head=head, layers=layers, stored=stored)
     return {
         "weights": sum(weights.values()),
         "cache": _cache(config, layers, tokens),
@@ -121,17 +121,14 @@ def peak_bytes(
     }
 
 
-def layers_that_fit(
-    config: ModelConfig, *, spec: QuantSpec, residency: str, head: str, prompt: int, threads: int, free: int
-) -> int:
-    """Return how many layers, at most all, fit into the free bytes with embedding and head; may be 0."""
+def layers_that_fit(config: ModelConfig, *, free: int, **sizes: Any) -> int:
+    """Return how many layers, at most all, fit into the free bytes with embedding and head; may be 0.
+
+    sizes are those of `peak_bytes` without the layers.
+    """
 
     def needed(layers: int) -> int:
-        parts = peak_bytes(
-            config, spec=spec, residency=residency, head=head, layers=layers, tokens=prompt, prompt=prompt,
-            threads=threads,
-        )  # fmt: skip
-        return sum(parts.values())
+        return sum(peak_bytes(config, layers=layers, **sizes).values())
 
     fixed = needed(0)
     each = needed(1) - fixed

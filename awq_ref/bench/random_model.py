@@ -11,10 +11,19 @@ from dataclasses import replace
 import numpy as np
 
 from awq_ref.dtypes import F32
-from awq_ref.matmul import DenseLinear, Residency, to_operator
-from awq_ref.model import Block, Decoder, ModelConfig, block_linear_shapes, block_norm_shapes
+from awq_ref.matmul import DenseLinear, Int8Linear, Residency
+from awq_ref.model import (
+    Block,
+    Decoder,
+    ModelConfig,
+    block_linear_shapes,
+    block_norm_shapes,
+    linears_of_one_input,
+)
 from awq_ref.paper.roofline import random_linear
-from awq_ref.spec import LinearOperator, QuantSpec
+from awq_ref.pipeline.operators import block_operators
+from awq_ref.pipeline.tables import Head
+from awq_ref.spec import QuantSpec
 
 
 def _table(rows: int, width: int) -> F32:
@@ -26,18 +35,15 @@ def _table(rows: int, width: int) -> F32:
 
 
 def _block(config: ModelConfig, spec: QuantSpec, residency: Residency) -> Block:
-    linears: dict[str, LinearOperator] = {
-        name: to_operator(random_linear(*shape, spec), residency)
-        for name, shape in block_linear_shapes(config).items()
-    }
+    linears = {name: random_linear(*shape, spec) for name, shape in block_linear_shapes(config).items()}
     norms = {name: np.ones(shape, dtype=np.float32) for name, shape in block_norm_shapes(config).items()}
-    return Block(norms, linears)
+    return Block(norms, block_operators(linears, linears_of_one_input(config, 0), residency))
 
 
 def random_decoder(
-    config: ModelConfig, *, spec: QuantSpec, residency: Residency, head: str = "float", layers: int
+    config: ModelConfig, *, spec: QuantSpec, residency: Residency, head: Head = "float", layers: int
 ) -> Decoder:
-    """Return a decoder of some layers of a configuration, with random weights.
+    """Return a decoder of some layers of a configuration, with random weights, as if read from bfloat16.
 
     Parameters
     ----------
@@ -50,7 +56,10 @@ def random_decoder(
     """
     first = _block(config, spec, residency)
     blocks = [first, *(copy.deepcopy(first) for _ in range(layers - 1))]
-    embedding = _table(config.vocab_size, config.hidden_size)
-    matrix = embedding if config.tie_word_embeddings else _table(config.vocab_size, config.hidden_size)
+    shape = config.vocab_size, config.hidden_size
+    table = _table(*shape)
+    lm_head = DenseLinear(table) if head == "float" else Int8Linear.from_rows([table], shape)
+    shared = config.tie_word_embeddings and head == "float"
+    embedding = table if shared else (table.view(np.uint32) >> 16).astype(np.uint16)
     norm = np.ones(config.hidden_size, dtype=np.float32)
-    return Decoder(replace(config, num_hidden_layers=layers), embedding, blocks, norm, DenseLinear(matrix))
+    return Decoder(replace(config, num_hidden_layers=layers), embedding, blocks, norm, lm_head)

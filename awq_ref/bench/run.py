@@ -27,11 +27,13 @@ from awq_ref.bench.predict import layers_that_fit, peak_bytes, resident_bytes
 from awq_ref.bench.score import score
 from awq_ref.checkpoint import Float8Config, demo_model_path, model_name, resolve_model
 from awq_ref.errors import RangeError, UnsupportedError
+from awq_ref.matmul import Residency
 from awq_ref.model import ModelConfig, block_linear_shapes
 from awq_ref.paper.capacity import free_bytes
 from awq_ref.pipeline import quantize_model
 from awq_ref.pipeline.reading import open_model
 from awq_ref.pipeline.stored import open_quantization
+from awq_ref.pipeline.tables import Head
 from awq_ref.report.tables import format_bytes
 from awq_ref.spec import QuantSpec
 
@@ -46,6 +48,7 @@ class Target:
     folder: str
     config: ModelConfig
     spec: QuantSpec
+    stored: str = "BF16"  # dtype of the embedding in its file
 
 
 @contextmanager
@@ -77,19 +80,20 @@ def open_target(model: str | None, shape: str | None) -> Iterator[Target]:
         raise UnsupportedError(
             f"{WHO}: a model must be one without experts: a token reads only some of them."
         )
+    stored = checkpoint.info(f"{config.family.embed_tokens}.weight").dtype
     quantization, name = open_quantization(checkpoint), model_name(Path(path).resolve())
     if isinstance(quantization, Float8Config):
         raise UnsupportedError(
             f"{WHO}: {path}: float8 weights run as float32. Name a float or integer checkpoint."
         )
     if quantization is not None:
-        yield Target(name, str(path), config, quantization.spec)
+        yield Target(name, str(path), config, quantization.spec, stored)
         return
     with TemporaryDirectory() as folder:
         group_size = math.gcd(GROUP_SIZE, *(into for _, into in block_linear_shapes(config).values()))
         spec = QuantSpec(bits=BITS, group_size=group_size)
         quantize_model(path, Path(folder) / "int4", recipe="rtn", bits=BITS, group_size=group_size)
-        yield Target(f"{name}, rounded to nearest", str(Path(folder) / "int4"), config, spec)
+        yield Target(f"{name}, rounded to nearest", str(Path(folder) / "int4"), config, spec, stored)
 
 
 def processors() -> int:
@@ -115,25 +119,20 @@ def plan(target: Target, job: Job, free: int | None) -> tuple[Job, dict[str, int
     """
     config, spec = target.config, target.spec
     sizes: dict[str, Any] = {
-        "spec": spec,
-        "residency": job.residency,
-        "head": job.head,
-        "threads": job.threads,
-    }
+        "spec": spec, "residency": job.residency, "head": job.head, "threads": job.threads, "stored": target.stored,
+        "tokens": job.prompt + job.new, "prompt": job.prompt,
+    }  # fmt: skip
     total = config.num_hidden_layers
-    fit = total if free is None else layers_that_fit(config, **sizes, prompt=job.prompt + job.new, free=free)
+    fit = total if free is None else layers_that_fit(config, **sizes, free=free)
     if fit < (total if target.folder else 1):
-        packed = layers_that_fit(
-            config, **sizes | {"residency": "packed"}, prompt=job.prompt + job.new, free=free or 0
-        )
+        packed = layers_that_fit(config, **sizes | {"residency": "packed"}, free=free or 0)
         raise RangeError(
             f"{WHO}: {target.name}, {job.residency}, must fit into memory; {format_bytes(free or 0)} are free, for "
             f"{fit} of {total} layers. As packed {packed} of them would fit: --residency packed."
         )
     layers = total if target.folder else min(job.layers or total, total, fit)
     job = Job(**asdict(job) | {"layers": layers})
-    tokens = job.prompt + job.new
-    return job, peak_bytes(config, **sizes, layers=layers, tokens=tokens, prompt=job.prompt)
+    return job, peak_bytes(config, **sizes, layers=layers)
 
 
 def _in_a_process(given: dict[str, Any], threads: int) -> dict[str, Any]:
@@ -163,8 +162,8 @@ def run_bench(
     *,
     model: str | None = None,
     shape: str | None = None,
-    residencies: Sequence[str] = ("packed", "codes", "dense"),
-    heads: Sequence[str] = ("float",),
+    residencies: Sequence[Residency] = ("packed", "codes", "dense"),
+    heads: Sequence[Head] = ("float",),
     threads: int | None = None,
     prompt: int = 512,
     new: int = 32,
@@ -221,8 +220,9 @@ def run_bench(
                 f"{job.residency}, head {job.head}: {of}, at most {format_bytes(predicted)} of memory expected ..."
             )
             weights = resident_bytes(
-                target.config, spec=target.spec, residency=job.residency, head=job.head, layers=job.layers
-            )
+                target.config, spec=target.spec, residency=job.residency, head=job.head, layers=job.layers,
+                stored=target.stored,
+            )  # fmt: skip
             memory = {"weights": weights, "peak": predicted, "parts": parts}
             runs.append(score(job, target.config, limits, _in_a_process(asdict(job), threads), memory))
     passes = Passes(
