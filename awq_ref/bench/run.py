@@ -17,25 +17,27 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from awq_ref.bench.job import BITS, GROUP_SIZE, WHO, Job, bench_shapes, require_shape_name
-from awq_ref.bench.passes import Passes, forecasts
+from awq_ref.bench.passes import BUSES, Passes, forecasts
 from awq_ref.bench.predict import layers_that_fit, peak_bytes, resident_bytes
 from awq_ref.bench.score import score
 from awq_ref.checkpoint import Float8Config, demo_model_path, model_name, resolve_model
 from awq_ref.errors import RangeError, UnsupportedError
-from awq_ref.matmul import Residency
+from awq_ref.matmul import RESIDENCIES, Residency
 from awq_ref.model import ModelConfig, block_linear_shapes
 from awq_ref.paper.capacity import free_bytes
 from awq_ref.pipeline import quantize_model
 from awq_ref.pipeline.reading import open_model
 from awq_ref.pipeline.stored import open_quantization
-from awq_ref.pipeline.tables import Head
+from awq_ref.pipeline.tables import HEADS, Head
 from awq_ref.report.tables import format_bytes
 from awq_ref.spec import QuantSpec
+
+Say: TypeAlias = Callable[[str], None]
 
 THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "BLIS_NUM_THREADS")
 
@@ -158,17 +160,40 @@ def _machine(threads: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _run(target: Target, job: Job, parts: dict[str, int], limits: dict[str, Any], say: Say) -> dict[str, Any]:
+    """Measure one residency; what was expected of it stands beside."""
+    predicted = limits["interpreter"] + sum(parts.values())
+    of = f"{job.layers} of {target.config.num_hidden_layers} layers"
+    say(f"{job.residency}, head {job.head}: {of}, at most {format_bytes(predicted)} of memory expected ...")
+    weights = resident_bytes(
+        target.config, spec=target.spec, residency=job.residency, head=job.head, layers=job.layers,
+        stored=target.stored,
+    )  # fmt: skip
+    memory = {"weights": weights, "peak": predicted, "parts": parts}
+    return score(job, target.config, limits, _in_a_process(asdict(job), job.threads), memory)
+
+
+def _model_of_passes(limits: dict[str, Any]) -> dict[str, Any]:
+    """Return what four and eight threads would give, and from how many on packed is as fast as float32."""
+    measured = limits["passes"]
+    passes = Passes(**measured | {"bandwidth": {int(t): rate for t, rate in measured["bandwidth"].items()}})
+    return {
+        "rows": [asdict(row) | {"ratio": row.ratio} for row in forecasts(passes)],
+        "crossing": {bus: passes.crossing(bus) for bus in BUSES},
+    }
+
+
 def run_bench(
     *,
     model: str | None = None,
     shape: str | None = None,
-    residencies: Sequence[Residency] = ("packed", "codes", "dense"),
-    heads: Sequence[Head] = ("float",),
+    residencies: Sequence[Residency] = RESIDENCIES,
+    heads: Sequence[Head] = HEADS[:1],
     threads: int | None = None,
     prompt: int = 512,
     new: int = 32,
     layers: int = 0,
-    say: Callable[[str], None] = lambda text: None,
+    say: Say = lambda text: None,
 ) -> dict[str, Any]:
     """Measure the machine, then every residency and head; return all numbers, ready for JSON.
 
@@ -195,49 +220,21 @@ def run_bench(
     require_threads(threads)
     with open_target(model, shape) as target:
         prompt = min(prompt, target.config.context - new)
+        name = "" if target.folder else target.name
         jobs = [
-            Job(
-                target.folder,
-                "" if target.folder else target.name,
-                residency,
-                head,
-                layers,
-                prompt,
-                new,
-                threads,
-            )
+            Job(target.folder, name, residency, head, layers, prompt, new, threads)
             for residency in residencies
             for head in heads
         ]
         plans = [plan(target, job, free_bytes()) for job in jobs]
         say("the machine's limits ...")
         limits = _in_a_process({"limits": threads}, threads)
-        runs = []
-        for job, parts in plans:
-            predicted = limits["interpreter"] + sum(parts.values())
-            of = f"{job.layers} of {target.config.num_hidden_layers} layers"
-            say(
-                f"{job.residency}, head {job.head}: {of}, at most {format_bytes(predicted)} of memory expected ..."
-            )
-            weights = resident_bytes(
-                target.config, spec=target.spec, residency=job.residency, head=job.head, layers=job.layers,
-                stored=target.stored,
-            )  # fmt: skip
-            memory = {"weights": weights, "peak": predicted, "parts": parts}
-            runs.append(score(job, target.config, limits, _in_a_process(asdict(job), threads), memory))
-    passes = Passes(
-        **limits["passes"] | {"bandwidth": {int(t): b for t, b in limits["passes"]["bandwidth"].items()}}
-    )
-    model_of_passes = {
-        "rows": [asdict(row) | {"ratio": row.ratio} for row in forecasts(passes)],
-        "crossing": {bus: passes.crossing(bus) for bus in ("stays", "grows")},
-    }
-    setup = {"model": target.name, "bits": target.spec.bits, "group_size": target.spec.group_size,
-             "prompt": prompt, "new": new}  # fmt: skip
+        runs = [_run(target, job, parts, limits, say) for job, parts in plans]
+    spec = {"bits": target.spec.bits, "group_size": target.spec.group_size}
     return {
         "machine": _machine(threads),
         "limits": limits,
-        "setup": setup,
+        "setup": {"model": target.name, **spec, "prompt": prompt, "new": new},
         "runs": runs,
-        "passes": model_of_passes,
+        "passes": _model_of_passes(limits),
     }

@@ -48,7 +48,7 @@ def test_every_operation_of_a_pass_is_found_and_the_times_add_up(model, ticks):
     with watching(model) as watch:
         watch.timed(REST, model.forward)(IDS)
     found = watch.by_operation()
-    linears = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    linears = {"q_proj+k_proj+v_proj", "o_proj", "gate_proj+up_proj", "down_proj"}
     assert set(found) == linears | {"head", "attention", "rope", "norms", "gate", REST}
     assert {found[name][1] for name in linears} == {2}
     assert found["norms"][1] == 2 * 2 + 1
