@@ -7,9 +7,9 @@ Writes the checkpoint (494 M random bfloat16 weights, 1 GB) and its INT4 forms (
 how the integers were chosen; a GGUF file of Q4_0 if llama.cpp is there), kept for the next run. Every measurement is a
 process of its own (`benchmarks/rivals`): it loads, reads prompts of 128 and 512 tokens and generates 32 more after
 each, greedily. Then one linear, packed, float32 and in MatMulNBits. Repeats take turns, and what is printed are medians
-of them, quartiles of the new tokens, and the median of the repeats' ratios to transformers in float32 (of a linear: to
-float32 NumPy). PYTHON is an interpreter that has the rival: torch and transformers, xllamacpp, onnx and onnxruntime; by
-default the one that `make parity` and `make witnesses` fill. A rival that is not there is left out.
+of them, quartiles of the new tokens, and medians of the repeats' ratios. PYTHON is an interpreter that has the rival:
+torch and transformers, xllamacpp, onnx and onnxruntime; by default the one that `make parity` and `make witnesses` fill.
+A rival that is not there is left out.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import platform
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -49,7 +50,8 @@ NEEDS = {
     "llama_cpp.py": ("xllamacpp",),
     "onnx_linear.py": ("onnx", "onnxruntime"),
 }
-TORCH, FLOAT = "transformers, float32", "float32 NumPy"
+TORCH, OURS, FLOAT = "transformers, float32", "awq_ref, float32", "float32 NumPy"
+NEW_RATE = ("rates", "128", "new")
 
 
 def write_float(folder: Path, config: dict[str, object]) -> None:
@@ -172,35 +174,46 @@ def linear_jobs(given: argparse.Namespace, shape: tuple[int, int]) -> dict[str, 
     }
 
 
+def number(found: dict, path: Sequence[str]) -> float:
+    """Return one number of what a process found."""
+    for name in path:
+        found = found[name]
+    return float(found)
+
+
 def median(runs: list, *path: str) -> float:
     """Return the median of one number of all repeats."""
-    values = []
-    for value in runs:
-        for name in path:
-            value = value[name]
-        values.append(value)
-    return statistics.median(values)
+    return statistics.median(number(run, path) for run in runs)
+
+
+def ratio(runs: list, rivals: list | None, *path: str) -> str:
+    """Return the median of the repeats' ratios to a rival's, if it is there."""
+    if rivals is None:
+        return "-"
+    pairs = zip(runs, rivals, strict=True)
+    return f"{statistics.median(number(run, path) / number(rival, path) for run, rival in pairs):.2f}"
 
 
 def model_table(found: dict[str, list]) -> str:
     """Return the medians as a Markdown table, a row per rival."""
-    lines = [
-        "| | load, s | prompt 128 | prompt 512 | new after 128 | quartiles | new after 512 | MiB | of float32 torch |",
-        "| :--- |" + " ---: |" * 8,
-    ]
+    heads = [
+        "load, s", *(f"prompt {prompt}" for prompt in PROMPTS), *(f"new after {prompt}" for prompt in PROMPTS),
+        "quartiles after 128", "MiB", "new, of torch float32", "new, of our float32", "prompt 512, of our float32",
+    ]  # fmt: skip
+    lines = [f"| | {' | '.join(heads)} |", "| :--- |" + " ---: |" * len(heads)]
     for name, runs in found.items():
-        rates = [repeat["rates"]["128"]["new"] for repeat in runs]
+        rates = [number(run, NEW_RATE) for run in runs]
         low, _, high = statistics.quantiles(rates, n=4) if len(runs) > 1 else rates * 3
-        ratio = "-"
-        if TORCH in found:
-            pairs = zip(rates, found[TORCH], strict=True)
-            ratio = f"{statistics.median(rate / torch['rates']['128']['new'] for rate, torch in pairs):.2f}"
         cells = [
-            f"{median(runs, 'load'):.1f}", f"{median(runs, 'rates', '128', 'prompt'):.0f}",
-            f"{median(runs, 'rates', '512', 'prompt'):.0f}", f"{median(runs, 'rates', '128', 'new'):.1f}",
-            f"{low:.1f} to {high:.1f}", f"{median(runs, 'rates', '512', 'new'):.1f}",
-            f"{median(runs, 'memory') / 2**20:.0f}", ratio,
-        ]  # fmt: skip
+            f"{median(runs, 'load'):.1f}",
+            *(f"{median(runs, 'rates', str(prompt), 'prompt'):.0f}" for prompt in PROMPTS),
+            *(f"{median(runs, 'rates', str(prompt), 'new'):.1f}" for prompt in PROMPTS),
+            f"{low:.1f} to {high:.1f}",
+            f"{median(runs, 'memory') / 2**20:.0f}",
+            ratio(runs, found.get(TORCH), *NEW_RATE),
+            ratio(runs, found.get(OURS), *NEW_RATE),
+            ratio(runs, found.get(OURS), "rates", "512", "prompt"),
+        ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -216,9 +229,8 @@ def linear_table(found: dict[str, dict[str, list]]) -> str:
         for name, runs in rivals.items():
             cells = [f"{median(runs, 'weight') / 2**20:.1f}"]
             for tokens in map(str, TOKENS):
-                pairs = zip(runs, rivals[FLOAT], strict=True)
-                ratio = statistics.median(dense["times"][tokens] / it["times"][tokens] for it, dense in pairs)
-                cells += [f"{median(runs, 'times', tokens):.0f}", f"{ratio:.2f}"]
+                dense = ratio(rivals[FLOAT], runs, "times", tokens)
+                cells += [f"{median(runs, 'times', tokens):.0f}", dense]
             lines.append(f"| {shape} | {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
