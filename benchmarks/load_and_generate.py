@@ -8,8 +8,8 @@ how the integers were chosen; a GGUF file of Q4_0 if llama.cpp is there), kept f
 process of its own (`benchmarks/rivals`): it loads, reads prompts of 128 and 512 tokens and generates 32 more after
 each, greedily. Then one linear, packed, float32 and in MatMulNBits. Repeats take turns, and what is printed are medians
 of them, quartiles of the new tokens, and medians of the repeats' ratios. PYTHON is an interpreter that has the rival:
-torch and transformers, xllamacpp, onnx and onnxruntime; by default the one that `make parity` and `make witnesses` fill.
-A rival that is not there is left out.
+torch and transformers, xllamacpp, onnx and onnxruntime; by default the one that `make parity` and `make witnesses`
+fill. A rival that is not there is left out.
 """
 
 import argparse

@@ -9,6 +9,8 @@ from awq_ref.report.tables import format_bytes, format_table
 
 Row = dict[str, Any]
 
+NOISE = 1.05  # a share of the limit that no machine reaches
+
 
 def _giga(value: float | None) -> str:
     return "-" if value is None else f"{value / 1e9:.1f}"
@@ -134,6 +136,10 @@ def text_of(result: Row) -> str:
         layers = ", ".join(f"{_name(run)} {run['layers']} of {run['of_layers']}" for run in cut)
         parts.append(
             f"* measured on fewer layers and scaled to all: {layers}. Bytes and memory are those of the fewer."
+        )
+    if any(run[phase]["share_of_limit"] > NOISE for run in runs for phase in ("prefill", "decode")):
+        parts.append(
+            "More than the limit was reached: something else ran while it was measured. Repeat on an idle machine."
         )
     parts += [_bytes(runs), _memory(runs), *map(_where, runs), _passes(result)]
     return "\n\n".join(parts)
