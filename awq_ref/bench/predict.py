@@ -13,14 +13,15 @@ import math
 from typing import Any
 
 from awq_ref.matmul.tiles import CAST_WEIGHTS, DEQUANTIZED_WEIGHTS
-from awq_ref.model import ModelConfig, block_linear_shapes, block_norm_shapes
+from awq_ref.model import ModelConfig, block_linear_shapes, block_norm_shapes, linears_of_one_input
 from awq_ref.model.decoder import PREFILL_CHUNK
 from awq_ref.pipeline.tables import Head, table_bytes
 from awq_ref.report.memory import kv_cache_bytes, linear_bytes
 from awq_ref.spec import QuantSpec
 
 FLOAT = 4  # bytes of a float32
-MAKING = 6  # bytes of a weight while its linear is made: codes, their fields, float32
+# Bytes of a weight of the largest product while it is made, beside what stays: codes, joined, their fields; float32.
+MAKING = {"packed": 5, "codes": 5, "dense": 9}
 ACTIVATIONS = 4  # arrays as wide as the stream that live at the same time
 GATES = 3  # arrays as wide as the MLP: gate, up, their product
 MARGIN = 0.85  # of free memory that is used: the rest is for what these counts leave out
@@ -46,6 +47,13 @@ def _cache(config: ModelConfig, layers: int, columns: int) -> int:
         n_layers=layers, n_kv_heads=config.num_key_value_heads, head_dim=config.head_dim,
         capacity=columns, windows=config.windows[:layers],
     )  # fmt: skip
+
+
+def _largest_product(config: ModelConfig) -> int:
+    """Return the weights of the largest linear, those that read one input counted as one."""
+    sizes = {name: math.prod(shape) for name, shape in block_linear_shapes(config).items()}
+    together = [sum(sizes[name] for name in names) for names in linears_of_one_input(config, 0)]
+    return max(*sizes.values(), *together)
 
 
 def token_bytes(
@@ -105,12 +113,11 @@ def peak_bytes(
 ) -> dict[str, int]:
     """Return what a process holds at most beside its interpreter: weights, cache, and the larger of two workings.
 
-    Working memory is that of making the largest linear, or of a chunk of the prompt: its activations, and what each
+    Working memory is that of making the largest product, or of a chunk of the prompt: its activations, and what each
     thread keeps for its tiles.
     """
-    shapes = block_linear_shapes(config).values()
     chunk = min(prompt, PREFILL_CHUNK)
-    making = MAKING * max(math.prod(shape) for shape in shapes)
+    making = MAKING[residency] * _largest_product(config)
     tiles = 0 if residency == "dense" else threads * max(5 * CAST_WEIGHTS, 5 * DEQUANTIZED_WEIGHTS)
     streams = FLOAT * chunk * (ACTIVATIONS * config.hidden_size + GATES * config.intermediate_size)
     weights = resident_bytes(config, spec=spec, residency=residency, head=head, layers=layers, stored=stored)

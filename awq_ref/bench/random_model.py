@@ -6,11 +6,12 @@ One layer is made and the others are copies of it: each has memory of its own, a
 """
 
 import copy
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
-from awq_ref.dtypes import F32
+from awq_ref.dtypes import F32, U16
 from awq_ref.matmul import DenseLinear, Int8Linear, Residency
 from awq_ref.model import (
     Block,
@@ -23,15 +24,35 @@ from awq_ref.model import (
 from awq_ref.paper.roofline import random_linear
 from awq_ref.pipeline.operators import block_operators
 from awq_ref.pipeline.tables import Head
-from awq_ref.spec import QuantSpec
+from awq_ref.spec import LinearOperator, QuantSpec
+
+ROWS = 4096  # of a table, made at a time
 
 
-def _table(rows: int, width: int) -> F32:
-    """A matrix of random numbers of the size of a model's."""
-    table = np.random.default_rng(1).random((rows, width), dtype=np.float32)
-    table -= 0.5
-    table *= 0.04
-    return table
+def _rows(rows: int, width: int) -> Iterator[F32]:
+    """Yield the rows of a matrix of random numbers of the size of a model's, some at a time."""
+    rng = np.random.default_rng(1)
+    for first in range(0, rows, ROWS):
+        part = rng.random((min(ROWS, rows - first), width), dtype=np.float32)
+        part -= 0.5
+        part *= 0.04
+        yield part
+
+
+def _words(parts: Iterator[F32]) -> U16:
+    """Return rows as bfloat16."""
+    return np.concatenate([(part.view(np.uint32) >> 16).astype(np.uint16) for part in parts])
+
+
+def _tables(config: ModelConfig, head: Head) -> tuple[F32 | U16, LinearOperator]:
+    """Return embedding and head, as `pipeline.tables` holds those of a bfloat16 checkpoint."""
+    shape = config.vocab_size, config.hidden_size
+    if head == "int8":
+        return _words(_rows(*shape)), Int8Linear.from_rows(_rows(*shape), shape)
+    matrix = np.empty(shape, dtype=np.float32)
+    for first, part in zip(range(0, shape[0], ROWS), _rows(*shape), strict=True):
+        matrix[first : first + ROWS] = part
+    return matrix if config.tie_word_embeddings else _words(_rows(*shape)), DenseLinear(matrix)
 
 
 def _block(config: ModelConfig, spec: QuantSpec, residency: Residency) -> Block:
@@ -56,10 +77,6 @@ def random_decoder(
     """
     first = _block(config, spec, residency)
     blocks = [first, *(copy.deepcopy(first) for _ in range(layers - 1))]
-    shape = config.vocab_size, config.hidden_size
-    table = _table(*shape)
-    lm_head = DenseLinear(table) if head == "float" else Int8Linear.from_rows([table], shape)
-    shared = config.tie_word_embeddings and head == "float"
-    embedding = table if shared else (table.view(np.uint32) >> 16).astype(np.uint16)
+    embedding, lm_head = _tables(config, head)
     norm = np.ones(config.hidden_size, dtype=np.float32)
     return Decoder(replace(config, num_hidden_layers=layers), embedding, blocks, norm, lm_head)
