@@ -72,3 +72,18 @@ def test_layers_that_fit_are_the_most_whose_peak_fits():
     assert peak(2) - peak(1) == each
     for free, expected in ((0, 0), (peak(1) / 0.85 - 2, 0), (peak(1) / 0.85 + 2, 1), (2**40, 2)):
         assert layers_that_fit(CONFIG, **sizes, free=int(free)) == expected
+
+
+def test_the_peak_by_hand():
+    """Gate and up are the largest product, 2 of 256 x 128: five bytes a weight while they are made.
+
+    One thread's tiles are 2**21 weights of five bytes; a chunk of ten tokens has four streams and three gates.
+    """
+    sizes = {"spec": SPEC, "head": "float", "layers": 2, "tokens": 12, "prompt": 10}
+    packed = peak_bytes(CONFIG, residency="packed", threads=1, **sizes)
+    streams = 4 * 10 * (4 * 128 + 3 * 256)
+    assert packed["working"] == 5 * 2**21 + streams
+    assert packed["cache"] == 2 * 2 * 2 * 32 * 12 * 4
+    assert packed["weights"] == 2 * LINEARS["packed"] + 64 * 128 * (2 + 4) + (2 * 2 * 128 + 128) * 4
+    assert peak_bytes(CONFIG, residency="packed", threads=3, **sizes)["working"] == 15 * 2**21 + streams
+    assert peak_bytes(CONFIG, residency="dense", threads=3, **sizes)["working"] == 9 * 2 * 256 * 128

@@ -1,8 +1,11 @@
 """What is refused before anything is measured; limits of small arrays. No time is judged."""
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from helpers.tiny_checkpoint import write_tiny_family
 
 from awq_ref.bench import limits, run
 from awq_ref.bench.job import Job, bench_shapes
@@ -80,3 +83,21 @@ def test_limits_are_positive(monkeypatch):
 def test_a_process_that_fails_says_why():
     with pytest.raises(UnsupportedError, match="failed: .*no-such-shape"):
         run._in_a_process({**vars(JOB), "shape": "no-such-shape"}, 1)
+
+
+def test_a_model_with_experts_is_refused(tmp_path):
+    write_tiny_family(tmp_path / "model", "mixtral")
+    with pytest.raises(UnsupportedError, match="without experts"), open_target(str(tmp_path / "model"), None):
+        pass
+
+
+def test_a_float_model_is_rounded_and_a_quantized_one_taken_as_it_is(tmp_path):
+    """in_features are 64 and 96: 32 is the largest group that divides both and 128. No folder stays."""
+    write_tiny_family(tmp_path / "model", "llama")
+    with open_target(str(tmp_path / "model"), None) as target:
+        assert target.spec.group_size == 32
+        assert target.folder.endswith("int4")
+        shutil.copytree(target.folder, tmp_path / "int4")
+    assert not Path(target.folder).exists()
+    with open_target(str(tmp_path / "int4"), None) as again:
+        assert (again.folder, again.spec.group_size) == (str(tmp_path / "int4"), 32)
