@@ -125,8 +125,9 @@ def take_turns(
 ) -> dict[str, list]:
     """Return name -> what each repeat found."""
     found: dict[str, list] = {name: [] for name in jobs}
-    for _ in range(repeats):
+    for repeat in range(repeats):
         for name, (python, script, options) in jobs.items():
+            print(f"repeat {repeat + 1} of {repeats}: {name}", file=sys.stderr, flush=True)
             found[name].append(run(python, script, options, threads))
     return found
 

@@ -6,8 +6,9 @@ One layer is made and the others are copies of it: each has memory of its own, a
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -39,20 +40,25 @@ def _rows(rows: int, width: int) -> Iterator[F32]:
         yield part
 
 
-def _words(parts: Iterator[F32]) -> U16:
-    """Return rows as bfloat16."""
-    return np.concatenate([(part.view(np.uint32) >> 16).astype(np.uint16) for part in parts])
+def _filled(shape: tuple[int, int], dtype: type[Any], turn: Callable[[F32], Any]) -> Any:
+    """Return a table of what `turn` makes of random rows; no second one is ever whole."""
+    table = np.empty(shape, dtype=dtype)
+    for first, part in zip(range(0, shape[0], ROWS), _rows(*shape), strict=True):
+        table[first : first + ROWS] = turn(part)
+    return table
 
 
 def _tables(config: ModelConfig, head: Head) -> tuple[F32 | U16, LinearOperator]:
     """Return embedding and head, as `pipeline.tables` holds those of a bfloat16 checkpoint."""
     shape = config.vocab_size, config.hidden_size
+    shared = config.tie_word_embeddings and head == "float"
     if head == "int8":
-        return _words(_rows(*shape)), Int8Linear.from_rows(_rows(*shape), shape)
-    matrix = np.empty(shape, dtype=np.float32)
-    for first, part in zip(range(0, shape[0], ROWS), _rows(*shape), strict=True):
-        matrix[first : first + ROWS] = part
-    return matrix if config.tie_word_embeddings else _words(_rows(*shape)), DenseLinear(matrix)
+        lm_head: LinearOperator = Int8Linear.from_rows(_rows(*shape), shape)
+    else:
+        lm_head = DenseLinear(_filled(shape, np.float32, lambda part: part))
+    if shared:
+        return lm_head.weight, lm_head  # type: ignore[attr-defined]
+    return _filled(shape, np.uint16, lambda part: part.view(np.uint32) >> 16), lm_head  # as bfloat16
 
 
 def _block(config: ModelConfig, spec: QuantSpec, residency: Residency) -> Block:
