@@ -107,6 +107,14 @@ def bfloat16_to_float32(words: U16, out: F32 | None = None) -> F32:
 def float32_to_bfloat16(values: F32) -> U16:
     """Return the uint16 words of the nearest bfloat16 numbers, ties to even; NaN stays NaN.
 
+    Parameters
+    ----------
+    values : float32 array, any shape
+
+    Returns
+    -------
+    words : uint16 array of that shape
+
     Notes
     -----
     Adding 0x7FFF plus the lowest bit that is kept carries into the upper half exactly when the number must be

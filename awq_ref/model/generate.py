@@ -48,6 +48,10 @@ class Forward(Protocol):
 def greedy(logits: F32) -> int:
     """Return the id of the largest logit; of equals the smallest id.
 
+    Parameters
+    ----------
+    logits : float32 array, shape (vocab_size,)
+
     Raises
     ------
     RangeError
