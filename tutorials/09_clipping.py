@@ -35,7 +35,9 @@ group = np.float32([[0.31, -0.22, 0.12, -0.35, 0.28, -0.16, 0.07, 1.0]])
 for ratio in (1.0, 0.8, 0.6):
     back = pseudo_quantize(group, spec=spec, clip=np.full((1, 1), ratio, dtype=np.float32))
     error = (back - group)[0]
-    print(f"cut at {ratio}: error of the seven {np.sum(error[:7] ** 2):.4f}, of the large one {error[7] ** 2:.4f}")
+    print(
+        f"cut at {ratio}: error of the seven {np.sum(error[:7] ** 2):.4f}, of the large one {error[7] ** 2:.4f}"
+    )
 
 # %% [markdown]
 # The step of a group is its range divided by 7. Cut the range, and seven weights gain; the eighth pays, with the square
@@ -130,7 +132,9 @@ after = gram_row_losses(pseudo_quantize(weight, spec=spec, clip=found.clip) - we
 worse = int((after > before).sum())
 kept, losses = keep_better_rows(weight, found.clip, before, after)
 print(f"{worse} of {len(weight)} rows are worse, although none of their groups is")
-print(f"error left: {after.sum() / before.sum():.4f}; with those rows undone {losses.sum() / before.sum():.4f}")
+print(
+    f"error left: {after.sum() / before.sum():.4f}; with those rows undone {losses.sum() / before.sum():.4f}"
+)
 assert worse > 0
 assert losses.sum() < after.sum()
 

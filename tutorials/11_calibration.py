@@ -37,7 +37,9 @@ for tokens in (16, 64, 256, 1024):
     x = rng.standard_normal((tokens, 256)).astype(np.float32)
     seen = SiteStatistics.from_inputs(x)
     rank = np.linalg.matrix_rank(seen.gram.astype(np.float64), tol=1e-3)
-    print(f"{tokens:5} tokens: a channel's mean |x| is off by {np.std(seen.act_mean_abs):.3f}, rank of C {rank:3}")
+    print(
+        f"{tokens:5} tokens: a channel's mean |x| is off by {np.std(seen.act_mean_abs):.3f}, rank of C {rank:3}"
+    )
 
 # %% [markdown]
 # Calibration keeps two things, and they ask for different amounts. The mean |x| of a channel is one number, good to a

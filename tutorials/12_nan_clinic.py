@@ -167,7 +167,9 @@ for name, quantizer in (("from memory", from_memory), ("the package", ours)):
     weight = with_layer(quantizer).decoder.blocks[1].linears["mlp.up_proj"].weight
     with np.errstate(all="ignore"):
         logits = with_layer(quantizer).logits(ids[None])
-    print(f"{name:12} NaN: {np.isnan(weight).mean():.4%} of one layer, {np.isnan(logits).mean():.0%} of the logits")
+    print(
+        f"{name:12} NaN: {np.isnan(weight).mean():.4%} of one layer, {np.isnan(logits).mean():.0%} of the logits"
+    )
     assert np.isnan(logits).all() == (quantizer is from_memory)  # the symptom: every logit of every token
 
 # %% [markdown]

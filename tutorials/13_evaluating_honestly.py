@@ -64,7 +64,9 @@ SEQ = 256
 def losses_of(any_model):
     """Return the loss of every token that windows of SEQ tokens predict, and its logits."""
     windows = ids[: len(ids) // SEQ * SEQ].reshape(-1, SEQ)
-    logits = np.concatenate([any_model.logits(window[None])[:, :-1] for window in windows])  # (n, SEQ - 1, vocab)
+    logits = np.concatenate(
+        [any_model.logits(window[None])[:, :-1] for window in windows]
+    )  # (n, SEQ - 1, vocab)
     logits = logits.reshape(-1, logits.shape[-1])
     return token_losses(logits, windows[:, 1:].reshape(-1)), logits
 
@@ -95,7 +97,9 @@ axes.set(
 )
 axes.legend(fontsize=8, loc="upper right")
 gain = float((strangers / paired)[0] ** 2)
-print(f"3 bits - float: {difference.mean():.4f} +- {paired[-1]:.4f} nats, as strangers +- {strangers[-1]:.4f}")
+print(
+    f"3 bits - float: {difference.mean():.4f} +- {paired[-1]:.4f} nats, as strangers +- {strangers[-1]:.4f}"
+)
 print(f"as strangers {gain:.0f} times as many tokens would be needed")
 assert gain > 20
 assert difference.mean() > 2 * paired[-1]
@@ -132,7 +136,9 @@ short = 32
 blocks = difference[: len(difference) // short * short].reshape(-1, short).mean(axis=1)
 better = float((blocks < 0).mean())
 of_blocks = divergences[: len(divergences) // short * short].reshape(-1, short).mean(axis=1)
-print(f"in {better:.0%} of the texts of {short} tokens 3 bits are *better* than float; best {blocks.min():+.3f} nats")
+print(
+    f"in {better:.0%} of the texts of {short} tokens 3 bits are *better* than float; best {blocks.min():+.3f} nats"
+)
 print(f"the divergence is above 0 in {np.mean(of_blocks > 0):.0%} of them")
 assert better > 0.02  # the symptom: whoever looks for such a text finds it
 assert (of_blocks > 0).all()
@@ -203,6 +209,8 @@ assert len(score_windows(len(ids), seq_len=SEQ, stride=SEQ)) == len(of_windows)
 # 3. Mostly where it was not sure itself.
 agree = float_logits.argmax(axis=1) == int3_logits.argmax(axis=1)
 sure = np.exp(-token_losses(float_logits, float_logits.argmax(axis=1)))
-print(f"agree {agree.mean():.1%}; float's probability where they agree {sure[agree].mean():.2f}, else", end=" ")
+print(
+    f"agree {agree.mean():.1%}; float's probability where they agree {sure[agree].mean():.2f}, else", end=" "
+)
 print(f"{sure[~agree].mean():.2f}")
 assert sure[~agree].mean() < sure[agree].mean()
