@@ -1,0 +1,363 @@
+# ---
+# jupytext:
+#   text_representation: {extension: .py, format_name: percent}
+# kernelspec: {name: python3, display_name: Python 3, language: python}
+# ---
+
+# %% [markdown]
+# # 17 Check your own kernel
+#
+# **Question.** You have written a kernel, in C, Rust, JavaScript or for a GPU. It runs. How do you know that it is right?
+
+# %%
+import ctypes
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from awq_ref.paper.output import STYLE
+from awq_ref.vectors import ProgramBackend, check_function, read_cases, run_cases, summary
+from awq_ref.vectors.protocol import Hello
+
+plt.rcParams.update(STYLE)
+
+# %%
+KERNEL = """
+void matmul(const float *x, const unsigned char *q, const float *scales, const unsigned char *zeros,
+            float *y, int tokens, int rows, int columns, int group) {
+    int groups = columns / group;
+    for (int t = 0; t < tokens; t++)
+        for (int r = 0; r < rows; r++) {
+            float sum = 0;
+            for (int g = 0; g < groups; g++) {
+                float dot = 0, total = 0;
+                for (int i = g * group; i < (g + 1) * group; i++) {
+                    dot += q[r * columns + i] * x[t * columns + i];
+                    total += x[t * columns + i];
+                }
+                sum += scales[r * groups + g] * (dot - zeros[r * groups + g] * total);
+            }
+            y[t * rows + r] = sum;
+        }
+}
+"""
+TOOLS = {name: shutil.which(name) for name in ("gcc", "rustc", "node")}
+print({name: "found" if path else "not here" for name, path in TOOLS.items()})
+
+# %% [markdown]
+# Twenty lines of C: the product of chapter 14, a byte per code. The golden vectors are nearly four hundred questions with
+# their answers, made by oracles in plain Python and exact fractions, and nothing in them comes from a fast path, ours
+# included. From Python a function is held to them by `check_function`, as in every chapter; a program in any language
+# by `awq-ref conform --cmd PROGRAM`. Where a compiler is missing on your machine, the cells below say so, and NumPy
+# stands in.
+#
+# ## The equation beside its line
+#
+# | equation | in words | line of the package | where |
+# |---|---|---|---|
+# | [AWQ-10](../docs/equations.md#awq-10) | what the kernel shall compute | `scales.astype(np.float32) * (dots - zero_point * x_sums)` | [packed_matmul_reference](../awq_ref/matmul/reference.py) |
+# | [P-MATMUL](../docs/equations.md#p-matmul) | how far it may be from that | `np.abs(answer.astype(np.float64) - expected.array) <= expected.bound` | [_misses](../awq_ref/vectors/compare.py) |
+#
+# No two right kernels agree bit for bit: sums have an order. So every golden answer carries a *bound* for each of its
+# elements, derived from the equation and from the precision that the case allows, for any order of summation.
+
+
+# %%
+class Library:
+    """A kernel as a shared library; NumPy where it cannot be built."""
+
+    def __init__(self, source, language="c", options=("-O2",)):
+        compiler = {"c": "gcc", "rs": "rustc"}[language]
+        self.function, self.is_built = None, TOOLS[compiler] is not None
+        if not self.is_built:
+            print(f"{compiler} is not here: NumPy stands in")
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            code, library = Path(folder) / f"kernel.{language}", Path(folder) / "kernel.so"
+            code.write_text(source, encoding="utf-8")
+            kind = ["-shared", "-fPIC"] if language == "c" else ["--crate-type=cdylib", "--edition=2021"]
+            subprocess.run([compiler, *kind, *options, str(code), "-o", str(library)], check=True)
+            self.function = ctypes.CDLL(str(library)).matmul
+
+    def __call__(self, x, int_weight, scales, zero_point, group_size):
+        size = x.shape[1] if group_size == -1 else group_size
+        arrays = [np.ascontiguousarray(a, dtype=np.float32) for a in (x, scales)]
+        codes = [np.ascontiguousarray(a) for a in (int_weight, zero_point)]
+        y = np.empty((len(x), len(int_weight)), dtype=np.float32)
+        given = arrays[0], codes[0], arrays[1], codes[1], y
+        if self.function is None:
+            return self.stand_in(*given[:4], size)
+        pointers = [a.ctypes.data_as(ctypes.c_void_p) for a in given]
+        self.function(*pointers, len(x), len(int_weight), x.shape[1], size)
+        return y
+
+    @staticmethod
+    def stand_in(x, q, scales, zeros, size):
+        """Compute the same in NumPy."""
+        dots = np.einsum(
+            "ogk,tgk->tog", q.reshape(len(q), -1, size).astype(np.float32), x.reshape(len(x), -1, size)
+        )
+        return (scales * (dots - zeros * x.reshape(len(x), 1, -1, size).sum(axis=-1))).sum(axis=-1)
+
+
+in_c = Library(KERNEL)
+
+
+def c_kernel(x, int_weight, scales, zero_point, group_size):
+    """The C above."""
+    return in_c(x, int_weight, scales, zero_point, group_size)
+
+
+print(check_function("matmul", c_kernel))
+assert check_function("matmul", c_kernel).is_right
+
+# %% [markdown]
+# The same in Rust, by the same interface:
+
+# %%
+RUST = """
+#[no_mangle]
+pub unsafe extern "C" fn matmul(x: *const f32, q: *const u8, scales: *const f32, zeros: *const u8,
+                                y: *mut f32, tokens: i32, rows: i32, columns: i32, group: i32) {
+    let (tokens, rows) = (tokens as usize, rows as usize);
+    let (columns, group) = (columns as usize, group as usize);
+    let groups = columns / group;
+    let x = std::slice::from_raw_parts(x, tokens * columns);
+    let q = std::slice::from_raw_parts(q, rows * columns);
+    let scales = std::slice::from_raw_parts(scales, rows * groups);
+    let zeros = std::slice::from_raw_parts(zeros, rows * groups);
+    let y = std::slice::from_raw_parts_mut(y, tokens * rows);
+    for t in 0..tokens {
+        for r in 0..rows {
+            let mut sum = 0.0;
+            for g in 0..groups {
+                let (a, b) = (&x[t * columns + g * group..][..group], &q[r * columns + g * group..][..group]);
+                let dot: f32 = a.iter().zip(b).map(|(x, q)| x * *q as f32).sum();
+                let total: f32 = a.iter().sum();
+                sum += scales[r * groups + g] * (dot - zeros[r * groups + g] as f32 * total);
+            }
+            y[t * rows + r] = sum;
+        }
+    }
+}
+"""
+in_rust = Library(RUST, "rs", options=("-O",))
+
+
+def rust_kernel(x, int_weight, scales, zero_point, group_size):
+    """The Rust above."""
+    return in_rust(x, int_weight, scales, zero_point, group_size)
+
+
+print(check_function("matmul", rust_kernel))
+assert check_function("matmul", rust_kernel).is_right
+
+# %% [markdown]
+# JavaScript has no shared libraries, so it speaks the protocol: a request is a line of JSON, an answer is one. Arrays
+# are hexadecimal. What a program does not do it calls `unsupported`, and nobody minds.
+
+# %%
+SCRIPT = """
+const floats = (a) => new Float32Array(new Uint8Array(Buffer.from(a.data, 'hex')).buffer);
+function answer({ op, params, inputs }) {
+  if (op === 'hello') return { status: 'ok', protocol: 1, name: 'mine', version: '0', ops: ['rms_norm'], layouts: [] };
+  if (op !== 'rms_norm') return { status: 'unsupported' };
+  const x = floats(inputs.x), weight = floats(inputs.weight), n = weight.length, y = new Float32Array(x.length);
+  for (let t = 0; t < x.length; t += n) {
+    let sum = 0;
+    for (let i = 0; i < n; i++) sum += x[t + i] * x[t + i];
+    for (let i = 0; i < n; i++) y[t + i] = weight[i] * x[t + i] / Math.sqrt(sum / n + params.eps);
+  }
+  const data = Buffer.from(y.buffer).toString('hex');
+  return { status: 'ok', outputs: { y: { dtype: 'float32', shape: inputs.x.shape, data } } };
+}
+const lines = require('readline').createInterface({ input: process.stdin });
+lines.on('line', (line) => console.log(JSON.stringify(answer(JSON.parse(line)))));
+"""
+level = [case for case in read_cases() if case.level == "L5"]
+if TOOLS["node"]:
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "mine.cjs"
+        script.write_text(SCRIPT, encoding="utf-8")
+        outcomes = run_cases(ProgramBackend(f"node {script}"), level)
+    told = {
+        status: sum(o.status == status for o in outcomes) for status in ("passed", "failed", "unsupported")
+    }
+    print("awq-ref conform --cmd 'node mine.cjs' --run 'L5/*':", told)
+    assert told["passed"] == sum(case.op == "rms_norm" for case in level) and told["failed"] == 0
+else:
+    print(
+        "node is not here: awq-ref conform --cmd 'node mine.cjs' --run 'L5/*' would ask", len(level), "cases"
+    )
+
+# %% [markdown]
+# Whole backends that answer the levels L0 to L3 are in [examples/backends](../examples/backends/README.md).
+#
+# ## The effect, seen
+#
+# How much of its bound does a kernel use? Each dot is one golden case of `matmul`: the worst error of any element,
+# divided by what is allowed there. Above the line is wrong.
+
+
+# %%
+def share_of_bound(kernel):
+    """Return for every valid case that the kernel can be asked the largest |error| / bound."""
+    shares = {}
+    for case in read_cases():
+        names = {"x", "int_weight", "scales", "zero_point"}
+        if case.op != "matmul" or not case.is_valid or set(case.inputs) != names:
+            continue
+        expected = case.expected["y"]
+        y = kernel(**case.inputs, group_size=case.params["group_size"]).astype(np.float64)
+        shares[case.id] = float((np.abs(y - expected.array) / expected.bound).max())
+    return shares
+
+
+def in_half(x, int_weight, scales, zero_point, group_size):
+    """Dequantized, multiplied and added in float16, as a careless GPU kernel does."""
+    size = x.shape[1] if group_size == -1 else group_size
+    step, zero = (np.repeat(a, size, axis=1).astype(np.float16) for a in (scales, zero_point))
+    weight = (int_weight.astype(np.float16) - zero) * step
+    products = x.astype(np.float16)[:, None] * weight
+    return np.cumsum(products, axis=2, dtype=np.float16)[..., -1].astype(np.float32)
+
+
+kernels = {"C": in_c, "Rust": in_rust, "sums in float16": in_half}
+shares = {name: share_of_bound(kernel) for name, kernel in kernels.items()}
+figure, axes = plt.subplots(figsize=(7.4, 3.8), layout="constrained")
+cases = list(shares["C"])
+for i, (name, found) in enumerate(shares.items()):
+    axes.semilogy(
+        np.arange(len(cases)) + 0.1 * (i - 1), [max(found[c], 1e-4) for c in cases], "o", ms=5, label=name
+    )
+axes.axhline(1.0, color="0.3", lw=1)
+axes.text(-0.4, 1.2, "the bound", color="0.4", fontsize=8)
+axes.set_xticks(
+    range(len(cases)), [case.split("/")[2] for case in cases], rotation=60, fontsize=8, ha="right"
+)
+axes.set(ylabel="error / bound", title="Each case has a bound of its own")
+axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+assert max(shares["C"].values()) <= 1.0 and max(shares["Rust"].values()) <= 1.0
+assert shares["sums in float16"]["L3/matmul/float16"] <= 1.0  # where float16 was asked for, it will do
+assert shares["sums in float16"]["L3/matmul/batch"] > 1.0  # where float32 was, it will not
+
+# %% [markdown]
+# Sums in float16 pass where the case says `precision: float16`, and fail where it says float32, by factors of twenty to
+# two hundred. A tolerance of 1e-2 everywhere, as many tests of kernels have it, would let both pass.
+#
+# ## Predict, then run
+#
+# Compile the C with `-O3 -ffast-math`: the compiler may now reorder every sum, and fuse multiplication and addition.
+# **Before you run the next cell:** are its results the same bits? Does it still pass?
+
+# %%
+fast = Library(KERNEL, options=("-O3", "-ffast-math", "-march=native"))
+
+
+def fast_kernel(x, int_weight, scales, zero_point, group_size):
+    """The same C, other sums."""
+    return fast(x, int_weight, scales, zero_point, group_size)
+
+
+long_sum = next(case for case in read_cases() if case.id == "L3/matmul/long-sum")
+asked = {**long_sum.inputs, "group_size": long_sum.params["group_size"]}
+print("largest difference of the two builds:", np.abs(fast_kernel(**asked) - c_kernel(**asked)).max())
+print(check_function("matmul", fast_kernel))
+assert check_function("matmul", fast_kernel).is_right
+
+# %% [markdown]
+# Other bits, as a rule, and it passes: the bound admits every order of summation.
+#
+# ## Break it
+#
+# In C a `char` has a sign on most machines, and on ARM it has none. Leave `unsigned` away from the codes. Which cases
+# will notice?
+
+# %%
+signed = Library(KERNEL.replace("const unsigned char *q", "const signed char *q"))
+
+
+def signed_kernel(x, int_weight, scales, zero_point, group_size):
+    """Codes with a sign."""
+    if signed.is_built:
+        return signed(x, int_weight, scales, zero_point, group_size)
+    return signed(x, int_weight.view(np.int8), scales, zero_point, group_size)
+
+
+verdict = check_function("matmul", signed_kernel)
+print(verdict)
+bits = {outcome.case.params["bits"] for outcome in verdict.failed}
+assert not verdict.is_right
+assert bits == {8}  # the symptom: with 2, 3 and 4 bits all is well
+
+# %% [markdown]
+# Codes of 4 bits end at 15, so nobody sees the sign; codes of 8 bits above 127 turn negative. A test with 4 bits alone
+# would have let it through. That is why vectors are many and small, each made for a bug that happened somewhere. What
+# each of them catches: [docs/mutants.md](../docs/mutants.md).
+#
+# ## Check yourself
+#
+# Your own kernel, in the language of your choice. `Library(source)` builds C, `Library(source, "rs")` Rust; anything
+# else that Python can call will do too.
+
+
+# %%
+def my_kernel(x, int_weight, scales, zero_point, group_size):
+    """Return y (tokens, rows)."""
+    raise NotImplementedError("your turn")
+
+
+print(check_function("matmul", my_kernel))
+
+
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
+# One solution keeps weights dequantized row by row, in double; the planted bug reads the grid of the group before.
+ROW_BY_ROW = KERNEL.replace("float sum = 0", "double sum = 0").replace(
+    "float dot = 0, total = 0", "double dot = 0, total = 0"
+)
+in_double = Library(ROW_BY_ROW)
+late = Library(ROW_BY_ROW.replace("scales[r * groups + g]", "scales[r * groups + (g ? g - 1 : 0)]"))
+
+
+def double_kernel(x, int_weight, scales, zero_point, group_size):
+    """Sums in double."""
+    return in_double(x, int_weight, scales, zero_point, group_size)
+
+
+def late_kernel(x, int_weight, scales, zero_point, group_size):
+    """A pointer that moves on too late."""
+    if not late.is_built:
+        scales = np.concatenate([scales[:, :1], scales[:, :-1]], axis=1)
+    return late(x, int_weight, scales, zero_point, group_size)
+
+
+right = check_function("matmul", double_kernel)
+wrong = check_function("matmul", late_kernel)
+print(right, wrong, sep="\n\n")
+assert right.is_right
+assert not wrong.is_right
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. `summary` is what `awq-ref conform` prints of a run, `--report tap` or `junit` tells it to a CI. Print it for the C
+#    kernel.
+# 2. A kernel reads nibbles from words, not bytes. With which operation would you begin, with `matmul_packed`?
+# 3. Your kernel cannot do groups that span a whole row. How do you say so, without a red CI?
+
+# %% tags=["hide-input"] jupyter={"source_hidden": true}
+# 1. The outcomes of a verdict are those of a run.
+print(summary(Hello("c_kernel", "1"), check_function("matmul", c_kernel).outcomes))
+# 2. No: with `unpack` (L0). It is exact, and the first element that differs is shown in hexadecimal. A level stands on
+#    the ones before it.
+levels = sorted({case.level for case in read_cases() if case.op in ("unpack", "matmul_packed")})
+print("unpack and matmul_packed are of the levels", levels)
+assert levels == ["L0", "L3"]
+# 3. It answers `unsupported` where it cannot, which is no failure; or a list of known failures is given with --xfail,
+#    in which a case that passes after all is an error, so that the list does not grow stale.
+cases = [case for case in read_cases() if case.id == "L3/matmul/whole-row"]
+assert cases[0].params["group_size"] == -1
