@@ -69,7 +69,7 @@ with tempfile.TemporaryDirectory() as folder:  # the model with outliers of chap
 gram = site.gram
 
 
-def output_error(back):
+def out_error(back):
     """Return the output error of a weight."""
     return gram_loss(back - weight, gram)
 
@@ -87,7 +87,7 @@ def with_feedback(weight, gram, spec, factor=None):
     return (codes - zeros) * scales
 
 
-def scaled(round_one, spec):
+def scaled_then(round_one, spec):
     """Return the weight rounded with AWQ's channel scales, divided out again."""
     loss = GramObjective([weight], site, partial(pseudo_quantize, spec=spec))
     s = search_channel_scales(loss, site.act_mean_abs, alphas=[i / 10 for i in range(11)]).channel_scales
@@ -104,16 +104,16 @@ def scaled(round_one, spec):
 widths = (2, 3, 4)
 ways = {
     "to nearest": lambda spec: to_nearest(weight, gram, spec),
-    "AWQ": lambda spec: scaled(to_nearest, spec),
+    "AWQ": lambda spec: scaled_then(to_nearest, spec),
     "GPTQ": lambda spec: with_feedback(weight, gram, spec),
-    "AWQ, then GPTQ": lambda spec: scaled(with_feedback, spec),
+    "AWQ, then GPTQ": lambda spec: scaled_then(with_feedback, spec),
 }
 left = {}
 for bits in widths:
     spec = QuantSpec(bits=bits, group_size=128)
-    plain = output_error(to_nearest(weight, gram, spec))
+    plain = out_error(to_nearest(weight, gram, spec))
     for name, way in ways.items():
-        left[name, bits] = output_error(way(spec)) / plain
+        left[name, bits] = out_error(way(spec)) / plain
 
 figure, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
 for i, name in enumerate(ways):
@@ -141,9 +141,9 @@ for bits in widths:
 spec = QuantSpec(bits=3, group_size=128)
 nearest, fed = to_nearest(weight, gram, spec), with_feedback(weight, gram, spec)
 for name, back in (("to nearest", nearest), ("with feedback", fed)):
-    print(f"{name:14} weights {np.sum((back - weight) ** 2):8.2f}   outputs {output_error(back):8.2f}")
+    print(f"{name:14} weights {np.sum((back - weight) ** 2):8.2f}   outputs {out_error(back):8.2f}")
 assert np.sum((fed - weight) ** 2) > np.sum((nearest - weight) ** 2)
-assert output_error(fed) < output_error(nearest)
+assert out_error(fed) < out_error(nearest)
 
 # %% [markdown]
 # It has grown. No rounding of a weight is nearer to it than the nearest one; whoever rounds otherwise pays in weights
@@ -159,9 +159,9 @@ damped = gram.astype(np.float64) + 0.01 * np.trace(gram) / len(gram) * np.eye(le
 upper = np.linalg.cholesky(damped).T.astype(np.float32)  # U^T U = C, not its inverse
 own = feedback_factor(gram)
 broken = with_feedback(weight, gram, spec, factor=replace(own, upper=upper))
-print(f"with the inverse's factor: {output_error(fed) / output_error(nearest):6.2f} of rounding to nearest")
-print(f"with the factor of C:      {output_error(broken) / output_error(nearest):6.2f}")
-assert output_error(broken) > 2 * output_error(nearest)  # the symptom: feedback is worse than none
+print(f"with the inverse's factor: {out_error(fed) / out_error(nearest):6.2f} of rounding to nearest")
+print(f"with the factor of C:      {out_error(broken) / out_error(nearest):6.2f}")
+assert out_error(broken) > 2 * out_error(nearest)  # the symptom: feedback is worse than none
 
 # %% [markdown]
 # Whenever feedback is worse than none *on its own calibration text*, it is wrong. That test costs nothing.
@@ -234,7 +234,7 @@ for act_order in (False, True):
     factor = feedback_factor(gram, act_order=act_order)
     codes = round_with_feedback(weight, factor, spec=spec, grid=grid)[0]
     scales, zeros = (np.repeat(a.astype(np.float32), 128, axis=1) for a in grid)
-    share = output_error((codes - zeros) * scales) / output_error(nearest)
+    share = out_error((codes - zeros) * scales) / out_error(nearest)
     print(f"act_order={act_order!s:5}  output error {share:.3f} of rounding to nearest")
 # 2. On two channels, by hand: the numbers of the first cell.
 pair = feedback_factor(np.float32([[1.0, 0.9], [0.9, 1.0]]), damping=0.0)

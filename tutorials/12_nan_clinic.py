@@ -29,6 +29,12 @@ from awq_ref.vectors import check_function
 plt.rcParams.update(STYLE)
 
 # %%
+zeros = np.zeros(4, dtype=np.float32)
+with np.errstate(all="ignore"):  # a quantizer written from memory: the step is the range over 15
+    step = (zeros.max() - zeros.min()) / np.float32(15)
+    print("a group of zeros, quantized from memory:", np.rint(zeros / step) * step)
+
+# %%
 spec = QuantSpec(bits=4, group_size=4)
 patients = {
     "all zero": [0.0, 0.0, 0.0, 0.0],
@@ -39,7 +45,7 @@ patients = {
 }
 for name, group in patients.items():
     w = np.float32([group])
-    with np.errstate(all="ignore"):  # written from memory: the step is the range over 15
+    with np.errstate(all="ignore"):
         step = ((w.max() - w.min()) / np.float32(15)).astype(np.float16).astype(np.float32)
         zero = np.clip(np.rint(-w.min() / step), 0, 15)
         naive = (np.clip(np.rint(w / step) + zero, 0, 15) - zero) * step
@@ -79,7 +85,7 @@ group = np.random.default_rng(12).standard_normal((64, 128)).astype(np.float32) 
 factors = np.ldexp(np.float32(1.0), np.arange(-26, 27))
 
 
-def relative_error(dtype, factor):
+def share_lost(dtype, factor):
     """Return the error of the group, times a factor, as a share of its size; NaN where it is refused."""
     w = group * factor
     try:
@@ -93,7 +99,7 @@ figure, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
 widths = float(np.ptp(group)) * factors
 found = {}
 for dtype, color in (("float32", "C0"), ("float16", "C1")):
-    found[dtype] = np.array([relative_error(dtype, factor) for factor in factors])
+    found[dtype] = np.array([share_lost(dtype, factor) for factor in factors])
     axes.loglog(widths, found[dtype], "o-", ms=3, color=color, label=f"scales in {dtype}")
 axes.axvspan(widths[0] / 2, 1e-5, color="0.92", zorder=0)
 axes.axvline(15 * 2.0**-14, color="0.6", lw=1, ls=":")
