@@ -161,8 +161,7 @@ lines.on('line', (line) => console.log(JSON.stringify(answer(JSON.parse(line))))
 level = [case for case in CASES if case.level == "L5"]
 if TOOLS["node"]:
     with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder) / "mine.cjs"
-        script.write_text(SCRIPT, encoding="utf-8")
+        (script := Path(folder) / "mine.cjs").write_text(SCRIPT, encoding="utf-8")
         outcomes = run_cases(ProgramBackend(f"node {script}"), level)
     told = Counter(outcome.status for outcome in outcomes)
     print("awq-ref conform --cmd 'node mine.cjs' --run 'L5/*':", dict(told))
@@ -198,22 +197,19 @@ def in_half(x, int_weight, scales, zero_point, group_size):
     size = x.shape[1] if group_size == -1 else group_size
     step, zero = (np.repeat(a, size, axis=1).astype(np.float16) for a in (scales, zero_point))
     weight = (int_weight.astype(np.float16) - zero) * step
-    products = x.astype(np.float16)[:, None] * weight
-    return np.cumsum(products, axis=2, dtype=np.float16)[..., -1].astype(np.float32)
+    return np.cumsum(x.astype(np.float16)[:, None] * weight, axis=2)[..., -1].astype(np.float32)
 
 
 kernels = {"C": in_c, "Rust": in_rust, "sums in float16": in_half}
 shares = {name: share_of_bound(kernel) for name, kernel in kernels.items()}
+labels = [name.split("/")[2] for name in shares["C"]]
 figure, axes = plt.subplots(figsize=(7.4, 3.8), layout="constrained")
 for i, (name, found) in enumerate(shares.items()):
-    axes.semilogy(
-        np.arange(len(shares["C"])) + 0.1 * (i - 1), [max(found[c], 1e-4) for c in found], "o", label=name
-    )
+    used = np.maximum(list(found.values()), 1e-4)
+    axes.semilogy(np.arange(len(labels)) + 0.1 * (i - 1), used, "o", ms=5, label=name)
 axes.axhline(1.0, color="0.3", lw=1)
 axes.text(-0.4, 1.2, "the bound", color="0.4", fontsize=8)
-axes.set_xticks(
-    range(len(shares["C"])), [c.split("/")[2] for c in shares["C"]], rotation=60, fontsize=8, ha="right"
-)
+axes.set_xticks(range(len(labels)), labels, rotation=60, fontsize=8, ha="right")
 axes.set(ylabel="error / bound", title="Each case has a bound of its own")
 axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 assert max(shares["C"].values()) <= 1.0 and max(shares["Rust"].values()) <= 1.0
@@ -252,9 +248,8 @@ signed = Library(
 )
 verdict = check_function("matmul", signed)
 print(verdict)
-assert {outcome.case.params["bits"] for outcome in verdict.failed} == {
-    8
-}  # the symptom: with 2, 3 and 4 bits all is well
+bits = {outcome.case.params["bits"] for outcome in verdict.failed}
+assert bits == {8}  # the symptom: with 2, 3 and 4 bits all is well
 
 # %% [markdown]
 # Codes of 4 bits end at 15, so nobody sees the sign; codes of 8 bits above 127 turn negative. A test with 4 bits alone
