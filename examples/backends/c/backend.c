@@ -73,7 +73,7 @@ static void output(const char *name, const char *dtype, long r, long c, const do
 }
 
 /* ---- L0, layout gemm. Codes are (O, I), scales and zero points (O, G) ---- */
-static long O, I, G, group, qmax, act_group; /* outputs, inputs, groups of a row, inputs of a group */
+static long O, I, G, group, qmax, run; /* outputs, inputs, groups of a row; inputs of a group of w, of x */
 static double codes[MAX], scales[MAX], zeros[MAX], x[MAX], y[MAX], words[MAX + 3], bias[MAX];
 static void unpack_16_bytes(const uint32_t words[4], uint8_t nibbles[32]) { /* one AND, one shift */
 #ifdef __SSE2__
@@ -155,25 +155,24 @@ static void quantize(void) {
 }
 
 /* ---- L3 [AWQ-10] ---- */
-static void round_activations(void) { /* y = d, max |x| / 127 of neighbours; x becomes its codes, rint(x / d) */
+static void round_activations(void) { /* y = d, max |x| / 127 of neighbours; x becomes rint(x / d) */
     input("x", "float32", 0, 0, x);
-    long size = act_group = number("act_group_size"), n = rows * columns;
+    long size = run = number("act_group_size"), n = rows * columns;
     need(size > 0 && columns % size == 0, "act_group_size");
     for (long k = 0; k < n; k++) y[k / size] = fmax(k % size ? y[k / size] : 0, (float)(fabs(x[k]) / 127));
     for (long k = 0; k < n; k++) x[k] = y[k / size] > 0 ? rint((float)(x[k] / y[k / size])) : 0;
     for (long k = 0; k < n; k++) x[k] = fmin(fmax(x[k], -127), 127); /* beyond only where d is subnormal */
 }
 static void quantize_activations(void) {
-    output("act_codes", "int8", rows, columns, x);
-    output("act_scales", "float32", rows, columns / act_group, y);
+    output("act_codes", "int8", rows, columns, x), output("act_scales", "float32", rows, columns / run, y);
 }
 static void matmul(void) {
     int int8 = says("op", "\"matmul_w4a8\""), biased = *find("bias");
     know(int8 || says("precision", "\"float"), "precision"); /* any: sums are double */
     if (biased) input("bias", "float32", O, 1, bias);
     int8 ? round_activations() : input("x", "float", 0, I, x);
-    for (long k = 0; int8 && k < rows * columns; k++) x[k] *= y[k / act_group]; /* a code times its d: exact */
-    need(columns == I && (!int8 || group % act_group == 0) && rows <= MAX / O, "sizes");
+    for (long k = 0; int8 && k < rows * columns; k++) x[k] *= y[k / run]; /* exact in a double */
+    need(columns == I && (!int8 || group % run == 0) && rows <= MAX / O, "sizes");
     for (long k = 0; k < rows * O; k++) {
         y[k] = biased ? bias[k % O] : 0;
         for (long i = 0; i < I; i++) y[k] += weight(k % O * I + i) * x[k / O * I + i];

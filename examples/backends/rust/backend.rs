@@ -28,7 +28,7 @@ struct Array<'a> { dtype: &'a str, shape: [usize; 2], data: Vec<f64> }
 fn array<'a>(dtype: &'a str, shape: [usize; 2], element: impl FnMut(usize) -> f64) -> Array<'a> {
     Array { dtype, shape, data: (0..shape[0] * shape[1]).map(element).collect() }
 }
-fn size_of(dtype: &str) -> usize { if dtype.ends_with("32") { 4 } else { 1 + dtype.ends_with("16") as usize } }
+fn size_of(t: &str) -> usize { if t.ends_with("32") { 4 } else { 1 + t.ends_with("16") as usize } }
 fn encoded((name, Array { dtype, shape, data }): &(&str, Array)) -> String {
     let bits = |x: f64| match *dtype {
         "float16" => to_half(x),
@@ -166,9 +166,9 @@ fn matmul<'a>(r: &Request<'a>, l: Linear) -> Answer<Outputs<'a>> {
     let bias = if r.has("bias") { r.input("bias", "float32", [o, 1])?.data } else { vec![0.0; o] };
     let mut x = r.input("x", "float", [0, i])?;
     if int8 {
-        let rounded = round_activations(r)?;
+        let [(_, codes), (_, d)] = &round_activations(r)?[..] else { unreachable!() };
         need(l.group % size == 0, "act_group_size")?;
-        x.data = (0..x.data.len()).map(|k| rounded[0].1.data[k] * rounded[1].1.data[k / size]).collect(); // exact
+        x = array("float32", x.shape, |k| codes.data[k] * d.data[k / size]); // exact in f64
     }
     let w = weights(&l, "float32").data;
     let dot = |t: usize, o: usize| (0..i).fold(bias[o], |sum, k| sum + x.data[t * i + k] * w[o * i + k]);
