@@ -67,7 +67,8 @@ EXAMPLES = {
         "rustc",
         "rustc --edition 2021 -O examples/backends/rust/backend.rs -o build/backend_rs",
         "build/backend_rs",
-        113,
+        121,
+        f"{KERNELS} pack",
     ),
 }
 
@@ -142,7 +143,7 @@ WRONG_LINES = {
     "zero point left out": (
         "Rust",
         "(l.codes.data[k] - l.zeros.data[k / l.group])",
-        "(l.codes.data[k])",
+        "l.codes.data[k]",
         "L1",
     ),
     "added before rounded": ("JavaScript", "w / scale)) + zero", "w / scale + zero))", "L2"),

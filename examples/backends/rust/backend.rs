@@ -1,7 +1,6 @@
 //! A backend for the vectors of awq_ref in one file of Rust, without a crate: levels L0 to L3, layout gemm.
 //! docs/conformance.md says what is asked, docs/layouts.md where bits lie, docs/equations.md what [AWQ-n] is.
 //! For a kernel of your own keep what stands above L0, and call it in `unpack_gemm` or `matmul`.
-use std::io::{stdin, BufRead};
 
 // ---- Refusals: the status of the answer, and why ----
 type Answer<T> = Result<T, (&'static str, &'static str)>;
@@ -74,18 +73,22 @@ impl<'a> Request<'a> {
     }
 }
 
-// ---- L0, layout gemm: words (rows, outputs / 8), codes (outputs, rows) ----
+// ---- L0, layout gemm: words (rows, outputs / 8), codes (outputs, rows); a row is an input or a group ----
+const SHIFTS: [u32; 8] = [0, 16, 4, 20, 8, 24, 12, 28]; // where the eight outputs of a word lie
 fn unpack_gemm(words: Array) -> Array {
-    const SHIFTS: [u32; 8] = [0, 16, 4, 20, 8, 24, 12, 28]; // where the eight outputs of a word lie
     let [rows, width] = words.shape;
     let word = |row: usize, o: usize| words.data[row * width + o / 8] as u32;
     array("uint8", [width * 8, rows], |k| (word(k % rows, k / rows) >> SHIFTS[k / rows % 8] & 15) as f64)
 }
+fn pack_gemm(codes: Array) -> Array {
+    let (width, rows) = (codes.shape[0] / 8, codes.shape[1]);
+    let code = |row: usize, o: usize| (codes.data[o * rows + row] as u32) << SHIFTS[o % 8];
+    array("int32", [rows, width], |k| (0..8).map(|n| code(k / width, k % width * 8 + n)).sum::<u32>() as f64)
+}
 fn transposed(a: Array) -> Array {
     array(a.dtype, [a.shape[1], a.shape[0]], |k| a.data[k % a.shape[0] * a.shape[1] + k / a.shape[0]])
 }
-/// Codes (O, I), scales and zero points (O, G).
-struct Linear<'a> { group: usize, codes: Array<'a>, scales: Array<'a>, zeros: Array<'a> }
+struct Linear<'a> { group: usize, codes: Array<'a>, scales: Array<'a>, zeros: Array<'a> } // (O, I), (O, G)
 fn sizes(r: &Request, [outputs, inputs]: [usize; 2]) -> Answer<(usize, f64)> { // group_size, the highest code
     know(!["g_idx", "offset", "clip"].iter().any(|name| r.has(name)), "g_idx, offset, clip")?;
     let group = if r.word("group_size") == "-1" { inputs } else { r.number("group_size") };
@@ -94,31 +97,33 @@ fn sizes(r: &Request, [outputs, inputs]: [usize; 2]) -> Answer<(usize, f64)> { /
 }
 fn linear<'a>(r: &Request<'a>) -> Answer<Linear<'a>> { // from plain arrays, or from the layout's tensors
     let (packed, [o, i]) = (!r.has("int_weight"), [r.number("out_features"), r.number("in_features")]);
-    let known = r.word("layout") == "gemm" && r.word("bits") == "4" && o % 8 == 0;
-    know(known || !r.has("layout"), "layout")?;
+    know(!r.has("layout") || (r.word("layout") == "gemm" && r.word("bits") == "4" && o % 8 == 0), "layout")?;
     let gemm = |name, rows| r.input(name, "int32", [rows, o / 8]).map(unpack_gemm);
     let codes = if packed { gemm("qweight", i)? } else { r.input("int_weight", "uint8", [o, i])? };
-    let (group, qmax) = sizes(r, codes.shape)?;
-    let [o, g] = [codes.shape[0], codes.shape[1] / group];
+    need(!r.has("layout") || codes.shape == [o, i], "out_features, in_features")?;
+    let ((group, qmax), o) = (sizes(r, codes.shape)?, codes.shape[0]);
+    let g = codes.shape[1] / group;
     let zeros = if packed { gemm("qzeros", g)? } else { r.input("zero_point", "uint8", [o, g])? };
-    let scales = match packed {
-        true => transposed(r.input("scales", "float16", [g, o])?),
-        false => r.input("scales", "float", [o, g])?,
-    };
+    let (dtype, shape) = if packed { ("float16", [g, o]) } else { ("float", [o, g]) };
+    let scales = r.input("scales", dtype, shape).map(|s| if packed { transposed(s) } else { s })?;
     need(codes.data.iter().chain(&zeros.data).all(|code| *code <= qmax), "a code is too high")?;
     Ok(Linear { group, codes, scales, zeros })
 }
 fn unpack(l: Linear) -> Answer<Outputs> {
     Ok(vec![("int_weight", l.codes), ("scales", l.scales), ("zero_point", l.zeros)])
 }
+fn pack(Linear { codes, scales, zeros, .. }: Linear) -> Answer<Outputs> {
+    know(scales.dtype == "float16", "float32")?;
+    Ok(vec![("qweight", pack_gemm(codes)), ("qzeros", pack_gemm(zeros)), ("scales", transposed(scales))])
+}
 
 // ---- L1 [AWQ-4] ----
-fn weights<'a>(l: &Linear, dtype: &'a str) -> Array<'a> {
-    let weight = |k: usize| (l.codes.data[k] - l.zeros.data[k / l.group]) * l.scales.data[k / l.group];
-    array(dtype, l.codes.shape, weight)
+fn weight(l: &Linear, k: usize) -> f64 {
+    (l.codes.data[k] - l.zeros.data[k / l.group]) * l.scales.data[k / l.group]
 }
 fn dequantize<'a>(r: &Request<'a>, l: Linear) -> Answer<Outputs<'a>> {
-    Ok(vec![("weight", weights(&l, r.one_of("weight_dtype", &["float16", "float32"])?))])
+    let dtype = r.one_of("weight_dtype", &["float16", "float32"])?;
+    Ok(vec![("weight", array(dtype, l.codes.shape, |k| weight(&l, k)))])
 }
 
 // ---- L2 [AWQ-1] to [AWQ-3]: each step rounded to float32 ----
@@ -128,28 +133,25 @@ fn quantize<'a>(r: &Request<'a>) -> Answer<Outputs<'a>> {
     let grid = [weight.shape[0], weight.shape[1] / group];
     let start = if r.one_of("range_rule", &["zero", "minmax"])? == "zero" { 0.0 } else { f64::INFINITY };
     let (symmetric, middle) = (r.word("symmetric") == "true", (qmax + 1.0) / 2.0);
-    let mut scales = array(r.one_of("scale_dtype", &["float16", "float32"])?, grid, |_| 0.0);
-    let (mut zeros, mut codes) = (array("uint8", grid, |_| 0.0), array("uint8", weight.shape, |_| 0.0));
-    for (g, w) in weight.data.chunks(group).enumerate() {
+    let empty = |dtype, shape| Array { dtype, shape, data: vec![] };
+    let mut scales = empty(r.one_of("scale_dtype", &["float16", "float32"])?, grid);
+    let (mut zeros, mut codes) = (empty("uint8", grid), empty("uint8", weight.shape));
+    for w in weight.data.chunks(group) {
         let (low, high) = w.iter().fold((start, -start), |(low, high), w| (w.min(low), w.max(high)));
         let width = if symmetric { high.max(-low) } else { float32(high - low) };
         let delta = float32(width.max(float32(1e-5)) / if symmetric { middle - 1.0 } else { qmax });
         let scale = if scales.dtype == "float16" { from_half(to_half(delta)) } else { delta };
-        let zero = (-float32(low / scale).round_ties_even()).clamp(0.0, qmax);
+        let zero = if symmetric { middle } else { -float32(low / scale).round_ties_even() }.clamp(0.0, qmax);
         need(scale.is_finite(), "scales")?;
-        (scales.data[g], zeros.data[g]) = (scale, if symmetric { middle } else { zero });
-        for k in 0..group {
-            let code = float32(w[k] / scale).round_ties_even() + zeros.data[g];
-            codes.data[g * group + k] = code.clamp(0.0, qmax);
-        }
+        scales.data.push(scale);
+        zeros.data.push(zero);
+        codes.data.extend(w.iter().map(|w| (float32(w / scale).round_ties_even() + zero).clamp(0.0, qmax)));
     }
-    let mut outputs = vec![("scales", scales), ("zero_point", zeros), ("int_weight", codes)];
-    outputs.truncate(if r.word("op") == "choose_grid" { 2 } else { 3 });
-    Ok(outputs)
+    let outputs = [("scales", scales), ("zero_point", zeros), ("int_weight", codes)].into_iter();
+    Ok(outputs.take(if r.word("op") == "choose_grid" { 2 } else { 3 }).collect())
 }
 
-// ---- L3 [AWQ-10] ----
-/// The codes rint(x / d) and d = max |x| / 127 of act_group_size neighbours.
+// ---- L3 [AWQ-10]; d = max |x| / 127 of act_group_size neighbours, act_codes = rint(x / d) ----
 fn round_activations<'a>(r: &Request<'a>) -> Answer<Outputs<'a>> {
     let (x, size) = (r.input("x", "float32", [0, 0])?, r.number("act_group_size"));
     need(size > 0 && x.shape[1] % size == 0, "act_group_size")?;
@@ -160,8 +162,7 @@ fn round_activations<'a>(r: &Request<'a>) -> Answer<Outputs<'a>> {
     Ok(vec![("act_codes", codes), ("act_scales", d)])
 }
 fn matmul<'a>(r: &Request<'a>, l: Linear) -> Answer<Outputs<'a>> {
-    let (int8, size) = (r.word("op") == "matmul_w4a8", r.number("act_group_size"));
-    let [o, i] = l.codes.shape;
+    let ([o, i], int8, size) = (l.codes.shape, r.word("op") == "matmul_w4a8", r.number("act_group_size"));
     know(int8 || r.word("precision").starts_with("float"), "precision")?; // any: sums are f64
     let bias = if r.has("bias") { r.input("bias", "float32", [o, 1])?.data } else { vec![0.0; o] };
     let mut x = r.input("x", "float", [0, i])?;
@@ -170,15 +171,15 @@ fn matmul<'a>(r: &Request<'a>, l: Linear) -> Answer<Outputs<'a>> {
         need(l.group % size == 0, "act_group_size")?;
         x = array("float32", x.shape, |k| codes.data[k] * d.data[k / size]); // exact in f64
     }
-    let w = weights(&l, "float32").data;
-    let dot = |t: usize, o: usize| (0..i).fold(bias[o], |sum, k| sum + x.data[t * i + k] * w[o * i + k]);
-    Ok(vec![("y", array("float32", [x.shape[0], o], |k| dot(k / o, k % o)))])
+    let dot = |k: usize| (0..i).map(|n| x.data[k / o * i + n] * weight(&l, k % o * i + n)).sum::<f64>();
+    Ok(vec![("y", array("float32", [x.shape[0], o], |k| bias[k % o] + dot(k)))])
 }
 
 // ---- The loop ----
 fn answer<'a>(r: &Request<'a>) -> Answer<Outputs<'a>> {
     match r.word("op") {
         "unpack" => unpack(linear(r)?),
+        "pack" => pack(linear(r)?),
         "dequantize" | "dequantize_packed" => dequantize(r, linear(r)?),
         "choose_grid" | "quantize_linear" => quantize(r),
         "quantize_activations" => round_activations(r),
@@ -187,7 +188,7 @@ fn answer<'a>(r: &Request<'a>) -> Answer<Outputs<'a>> {
     }
 }
 fn main() {
-    for line in stdin().lock().lines().map_while(Result::ok) {
+    for line in std::io::stdin().lines().map_while(Result::ok) {
         let r = Request(&line);
         let arrays = answer(&r).map(|outputs| outputs.iter().map(encoded).collect::<Vec<_>>().join(","));
         match arrays {
