@@ -4,9 +4,14 @@
 import { createInterface } from "node:readline";
 
 // ---- Refusals, which become the answers "invalid" and "unsupported" ----
-const need = (holds, what) => { if (!holds) throw { status: "invalid", message: what }; };
-const know = (known, what) => { if (!known) throw { status: "unsupported", message: what }; };
-// Rounding: to the nearest, ties to even.
+function need(holds, what) {
+  if (!holds) throw { status: "invalid", message: what };
+}
+function know(known, what) {
+  if (!known) throw { status: "unsupported", message: what };
+}
+
+// ---- Rounding, to the nearest, ties to even ----
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
 const rint = (x) => (Math.abs(x) < 2 ** 51 ? x + 1.5 * 2 ** 52 - 1.5 * 2 ** 52 : x); // no bit for a fraction
 const rounded = (x, dtype) => (dtype === "float16" ? fromHalf(toHalf(x)) : Math.fround(x));
@@ -25,7 +30,6 @@ function fromHalf(raw) {
 const TYPES = { uint8: Uint8Array, int8: Int8Array, int32: Int32Array, float32: Float32Array };
 TYPES.float16 = Uint16Array; // little-endian, as every machine that runs node
 const array = (dtype, ...shape) => ({ dtype, shape, data: new Float64Array(shape.reduce((n, m) => n * m)) });
-
 // An input of the request, finite. A null in `shape` is any size; "float" is float16 or float32.
 function input({ inputs }, name, dtype, ...shape) {
   const given = inputs[name];
@@ -35,7 +39,7 @@ function input({ inputs }, name, dtype, ...shape) {
   const elements = new TYPES[given.dtype](bytes.buffer);
   const data = Float64Array.from(elements, given.dtype === "float16" ? fromHalf : Number);
   need(data.length === array("", ...given.shape).data.length, `${name}: number of elements`);
-  need(data.every(Number.isFinite), `${name}: not finite`);
+  need(data.every((x) => Number.isFinite(x) || (x > 0 && name === "clip")), `${name}: not finite`);
   return { ...given, data };
 }
 function encoded({ dtype, shape, data }) { // integers lose what is above their width
@@ -51,7 +55,6 @@ function sizesOf({ params: { bits, group_size }, inputs }, O, I) {
   need(I % group === 0 || inputs.g_idx, "group_size");
   return { O, I, G: Math.ceil(I / group), group, bits, qmax: 2 ** bits - 1 };
 }
-
 function linear(request, l, codes, scales, zeros) { // zeros are zero points, or offsets if they are floats
   need(codes.data.every((code) => code <= l.qmax), "int_weight: does not fit");
   need(zeros.dtype !== "uint8" || zeros.data.every((zero) => zero <= l.qmax), "zero_point: does not fit");
@@ -104,7 +107,6 @@ function unpack(request) {
   const { codes, scales, zeros } = packedLinear(request);
   return { int_weight: codes, scales, zero_point: zeros };
 }
-
 function pack(request) {
   const [{ O, I }, l] = [sizesOfLayout(request), plainLinear(request)];
   need(l.O === O && l.I === I, "int_weight: shape");
@@ -123,7 +125,6 @@ function dequantize(request) {
   know(/^float(16|32)$/.test(dtype), "weight_dtype");
   return { weight: { dtype, shape: [l.O, l.I], data: weightsOf(l) } };
 }
-
 function roundActivations(request) { // d = max |x| / 127 of `size` neighbours, and the codes rint(x / d)
   const [x, size] = [input(request, "x", "float32", null, null), request.params.act_group_size];
   need(size > 0 && x.shape[1] % size === 0, "act_group_size");
@@ -135,7 +136,6 @@ function roundActivations(request) { // d = max |x| / 127 of `size` neighbours, 
   }
   return { act_codes: codes, act_scales: d };
 }
-
 function matmul(request) { // with int8 activations x is a code times d
   const [l, { precision, act_group_size: size }] = [linearOf(request), request.params];
   know(size || ["float32", "float16_weights", "float16"].includes(precision), "precision");
@@ -158,7 +158,6 @@ function gridOf(group, { bits, qmax }, { symmetric, range_rule, scale_dtype }) {
   const scale = rounded(Math.fround(width / (symmetric ? 2 ** (bits - 1) - 1 : qmax)), scale_dtype);
   return [scale, symmetric ? 2 ** (bits - 1) : clamp(-rint(Math.fround(low / scale)), 0, qmax)];
 }
-
 function quantize(request) { // a grid, codes on the grid that is given, or both
   const [choose, params] = [request.op !== "quantize", request.params];
   const weight = input(request, "weight", "float32", null, null);
@@ -194,6 +193,5 @@ function answer(request) {
     return { status: status ?? "error", message };
   }
 }
-
 const lines = createInterface({ input: process.stdin });
 lines.on("line", (line) => console.log(JSON.stringify(answer(JSON.parse(line)))));
