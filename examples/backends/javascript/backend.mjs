@@ -160,6 +160,8 @@ function gridOf(group, { bits, qmax }, { symmetric, range_rule, scale_dtype }) {
 }
 function quantize(request) { // a grid, codes on the grid that is given, or both
   const [choose, params] = [request.op !== "quantize", request.params];
+  know(!choose || ["zero", "minmax"].includes(params.range_rule), "range_rule");
+  know(!choose || ["float16", "float32"].includes(params.scale_dtype), "scale_dtype");
   const weight = input(request, "weight", "float32", null, null);
   const l = sizesOf(request, ...weight.shape);
   const clip = request.inputs.clip && input(request, "clip", "float32", l.O, l.G).data;
