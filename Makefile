@@ -14,17 +14,17 @@ ARGS ?=
 PIP_INSTALL = -m pip --disable-pip-version-check --quiet install
 PYTEST = -m pytest -n $(JOBS) --maxprocesses=8
 
-.PHONY: help demo test lint parity witnesses docs bench clean
+.PHONY: help demo test lint parity witnesses dask docs browser tutorials bench clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: $(VENV)/.core ## quantize the embedded model and show what INT4, INT3 and INT2 cost (about a minute)
 	@$(VENV)/bin/awq-ref demo $(ARGS)
 
 test: $(VENV)/.test ## every test that needs neither torch nor a network
-	$(VENV)/bin/python $(PYTEST) --ignore=tests/parity $(ARGS)
+	$(VENV)/bin/python $(PYTEST) --ignore=tests/parity --ignore=tests/dask --ignore=tests/browser $(ARGS)
 
 lint: $(VENV)/.lint ## ruff and mypy
 	$(VENV)/bin/ruff check .
@@ -44,14 +44,25 @@ witnesses: $(PARITY_VENV)/.parity ## hold other projects' code to the golden vec
 	  $(PARITY_VENV)/bin/python tools/write_witnesses.py
 	$(PARITY_VENV)/bin/python -m pytest tests/parity/test_gguf.py $(ARGS)
 
-docs: $(VENV)/.test ## run every snippet of README.md and docs/
+dask: $(VENV)/.test $(VENV)/.dask ## quantize on the workers of a Dask cluster on this machine (installs it)
+	$(VENV)/bin/python -m pytest tests/dask $(ARGS)
+
+docs: $(VENV)/.test $(VENV)/.docs ## build the site into _site/html, tutorials executed; run every snippet of README.md and docs/
+	$(VENV)/bin/python tools/build_site.py
 	$(VENV)/bin/python tools/run_docs.py $(ARGS)
+
+browser: $(VENV)/.docs $(VENV)/.browser ## look at the built site with Chromium, where there is one
+	@test -e _site/html/index.html || $(VENV)/bin/python tools/build_site.py
+	$(VENV)/bin/python -m pytest tests/browser $(ARGS)
+
+tutorials: $(VENV)/.tutorial ## run every chapter of the course as a notebook
+	$(VENV)/bin/python tools/run_tutorials.py $(ARGS)
 
 bench: $(VENV)/.core ## every benchmark, as Markdown tables
 	@for script in benchmarks/*.py; do $(VENV)/bin/python "$$script" $(ARGS) || exit 1; done
 
 clean: ## remove environments and caches
-	rm -rf .venv .venv-* build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* _site build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- set-up: one stamp file per set of packages; a new pyproject.toml makes them stale ----
@@ -62,7 +73,7 @@ $(VENV)/.core: pyproject.toml
 	@$(VENV)/bin/python $(PIP_INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.test $(VENV)/.lint: $(VENV)/.%: $(VENV)/.core
+$(VENV)/.test $(VENV)/.lint $(VENV)/.tutorial $(VENV)/.docs $(VENV)/.browser $(VENV)/.dask: $(VENV)/.%: $(VENV)/.core
 	@echo "Installing the packages of '$*' into $(VENV) ..."
 	@$(VENV)/bin/python $(PIP_INSTALL) --group $*
 	@touch $@

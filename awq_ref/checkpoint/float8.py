@@ -58,7 +58,7 @@ def spread_scales(name: str, weight: F32, scales: F32, block: tuple[int, int]) -
         Of the tensor of scales, for messages.
     weight : float32 array, shape (out_features, in_features)
         Written to.
-    scales : float32 array, one per block; the last block of an axis may be smaller
+    scales : float32 array, shape (row blocks, column blocks); the last block of an axis may be smaller
         Of a single block any shape with one element.
     block : rows and columns of a block; 0: all of them
 

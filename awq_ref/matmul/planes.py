@@ -38,7 +38,13 @@ def _field_block(field_bits: int) -> int:
 
 
 def block_size(bits: int) -> int:
-    """Return how many weights of a row must stay together: 32 for 4 bits, 64 for 2, 128 for 3, 1 for 8."""
+    """Return how many weights of a row must stay together: 32 for 4 bits, 64 for 2, 128 for 3, 1 for 8.
+
+    Raises
+    ------
+    RangeError
+        If there are no planes of so many bits.
+    """
     require_one_of("block_size", "bits", bits, FIELDS)
     return max(_field_block(field_bits) for field_bits, _ in FIELDS[bits])
 

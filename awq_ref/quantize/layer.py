@@ -55,7 +55,17 @@ def _row_losses(weight: F32, gram: F32, linear: QuantizedLinear) -> F64:
 
 
 def better_rows(weight: F32, gram: F32, first: QuantizedLinear, second: QuantizedLinear) -> QuantizedLinear:
-    """Return row by row, grid and all, the one of two roundings with the smaller loss; of equals the first."""
+    """Return row by row, grid and all, the one of two roundings with the smaller loss; of equals the first.
+
+    Parameters
+    ----------
+    weight : float32 array, shape (out_features, in_features)
+        What was rounded.
+    gram : float32 array, shape (in_features, in_features)
+        Judges both: [AWQ-7].
+    first, second : QuantizedLinear
+        Of one spec.
+    """
     take = (_row_losses(weight, gram, second) < _row_losses(weight, gram, first))[:, None]
     return replace(
         first,

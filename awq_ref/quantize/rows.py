@@ -17,7 +17,14 @@ from awq_ref.spec import QuantizedLinear
 
 
 def take_rows(linear: QuantizedLinear, rows: slice | I64) -> QuantizedLinear:
-    """Return the linear that computes some of the outputs, in this order: of a slice views, no copies."""
+    """Return the linear that computes some of the outputs, in this order: of a slice views, no copies.
+
+    Parameters
+    ----------
+    linear : QuantizedLinear
+    rows : slice, or int64 array, shape (n_rows,)
+        Of the outputs.
+    """
     return replace(
         linear,
         int_weight=linear.int_weight[rows],

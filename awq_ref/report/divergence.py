@@ -104,6 +104,7 @@ def kl_divergence(
     """Measure how far a model's predictions of a text are from those of a reference.
 
     Equation [EVAL-2]  KL = mean_t(D_t), t over all tokens but the first
+    Source: docs/equations.md#eval-2.
 
     Parameters
     ----------

@@ -44,6 +44,10 @@ def _sum_of_squares(array: F32) -> float:
 def relative_error(weight: F32, error: F32) -> float:
     """Return || E ||_F / || W ||_F, in float64.
 
+    Parameters
+    ----------
+    weight, error : float32 arrays, shape (out_features, in_features)
+
     Examples
     --------
     >>> relative_error(np.float32([[3.0, 4.0]]), np.float32([[0.0, 0.5]]))
@@ -214,7 +218,12 @@ def salient_count(in_features: int) -> int:
 
 
 def salient_channels(act_mean_abs: F32) -> np.ndarray:
-    """Return the top 1 % of the channels by mean |x|, largest first."""
+    """Return the top 1 % of the channels by mean |x|, largest first.
+
+    Parameters
+    ----------
+    act_mean_abs : float32 array, shape (in_features,)
+    """
     return np.argsort(-act_mean_abs, kind="stable")[: salient_count(len(act_mean_abs))]
 
 

@@ -67,6 +67,11 @@ class Window:
 def score_windows(n_tokens: int, *, seq_len: int, stride: int) -> list[Window]:
     """Cut n_tokens ids into windows so that each token but the first is scored exactly once.
 
+    Raises
+    ------
+    RangeError
+        If seq_len is less than 1, or stride is not in [1, seq_len].
+
     Examples
     --------
     >>> [(w.start, w.stop, w.n_scored) for w in score_windows(8, seq_len=4, stride=2)]
@@ -90,7 +95,8 @@ def token_losses(logits: F32, targets: I64) -> F64:
 
     Equation [EVAL-1]  loss_t = log(sum_v exp(l_tv)) - l_t,target
         l      -> logits    (n, vocab_size) float32
-        target -> targets   (n,)
+        target -> targets   (n,) int64
+    Source: docs/equations.md#eval-1.
 
     Returns
     -------
@@ -121,7 +127,16 @@ def window_batches(windows: list[Window], tokens: int) -> Iterator[list[Window]]
 
 
 def scored_states(model: LanguageModel, token_ids: I64, batch: list[Window]) -> F32:
-    """Return the final hidden states from which the batch's targets are predicted: (n_scored, hidden_size)."""
+    """Return the final hidden states from which the batch's targets are predicted: (n_scored, hidden_size).
+
+    Parameters
+    ----------
+    model : LanguageModel
+    token_ids : int64 array, shape (n_tokens,)
+        The whole text.
+    batch : list of Window
+        Of one length.
+    """
     ids = np.stack([token_ids[w.start : w.stop] for w in batch])  # (batch, seq)
     hidden = model.hidden(ids)  # (batch, seq, hidden_size)
     return np.concatenate([hidden[i, len(ids[i]) - w.n_scored :] for i, w in enumerate(batch)])
@@ -167,6 +182,7 @@ def perplexity(
     """Measure a model's perplexity on a text.
 
     Equation [EVAL-1]  perplexity = exp(mean_t(loss_t)), t over all tokens but the first
+    Source: docs/equations.md#eval-1.
 
     Parameters
     ----------

@@ -83,7 +83,18 @@ def candidate_llm_awq(act_mean_abs: F32, alpha: float) -> F32:
 
     Equation [AWQ-6]  s_i = t_i / sqrt(max t * min t),   t_i = max(a_i ** alpha, 1e-4)
 
-    Shapes, dtypes and errors as `candidate`. Source: llm-awq, awq/quantize/auto_scale.py.
+    Source: llm-awq, awq/quantize/auto_scale.py.
+
+    Parameters
+    ----------
+    act_mean_abs : float32 array, shape (in_features,)
+    alpha : float
+        In [0, 1].
+
+    Raises
+    ------
+    ShapeError, DtypeError, RangeError
+        As `candidate`.
 
     Examples
     --------

@@ -23,7 +23,11 @@ Realize: TypeAlias = Callable[[F32], F32]
 def pool(act_mean_abs: F32, tie: I64) -> F32:
     """Return the mean statistic of the channels that a producer's row feeds: float32 (producer rows,).
 
-    tie : int64 (in_features,), the producer's row behind every channel, each row at least once
+    Parameters
+    ----------
+    act_mean_abs : float32 array, shape (in_features,)
+    tie : int64 array, shape (in_features,)
+        The producer's row behind every channel, each row at least once.
     """
     sums = np.bincount(tie, weights=act_mean_abs)  # float64
     means: F32 = (sums / np.bincount(tie)).astype(np.float32)

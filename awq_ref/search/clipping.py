@@ -40,7 +40,16 @@ class ClipSearch:
 def diagonal_blocks(gram: F32, group_size: int) -> F32:
     """Return the (n_groups, group_size, group_size) blocks on the diagonal of a Gram matrix: a copy.
 
-    Raises ShapeError if group_size does not divide in_features.
+    Parameters
+    ----------
+    gram : float32 array, shape (in_features, in_features)
+    group_size : int
+        -1: one block.
+
+    Raises
+    ------
+    ShapeError
+        If group_size does not divide in_features.
     """
     size = require_group_size("diagonal_blocks", len(gram), group_size, "the Gram matrix")
     starts = range(0, len(gram), size)
@@ -48,7 +57,19 @@ def diagonal_blocks(gram: F32, group_size: int) -> F32:
 
 
 def token_blocks(x: F32, group_size: int) -> F32:
-    """Return the diagonal blocks of X^T X / n: x (n, in_features) -> (n_groups, group_size, group_size)."""
+    """Return the diagonal blocks of X^T X / n: x (n, in_features) -> (n_groups, group_size, group_size).
+
+    Parameters
+    ----------
+    x : float32 array, shape (n, in_features)
+    group_size : int
+        -1: one block.
+
+    Raises
+    ------
+    ShapeError
+        If group_size does not divide in_features.
+    """
     size = require_group_size("token_blocks", x.shape[1], group_size, "x")
     groups = x.reshape(len(x), -1, size).transpose(1, 0, 2)  # (n_groups, n, group_size)
     blocks: F32 = np.matmul(groups.transpose(0, 2, 1), groups) * (1.0 / len(x))
@@ -56,7 +77,13 @@ def token_blocks(x: F32, group_size: int) -> F32:
 
 
 def scale_blocks(blocks: F32, channel_scales: F32) -> F32:
-    """Return the diagonal blocks for inputs x / s: a new array."""
+    """Return the diagonal blocks for inputs x / s: a new array.
+
+    Parameters
+    ----------
+    blocks : float32 array, shape (n_groups, group_size, group_size)
+    channel_scales : float32 array, shape (in_features,)
+    """
     inverse = (1.0 / channel_scales).reshape(len(blocks), -1)  # (n_groups, group_size)
     scaled: F32 = blocks * inverse[:, :, None] * inverse[:, None, :]
     return scaled
@@ -83,11 +110,13 @@ def _search_group(
     largest = _largest(group)
     best, best_loss = largest.copy(), np.full_like(largest, np.inf)
     before = best_loss
+    error, product = np.empty_like(group), np.empty_like(group)  # one pair for all ratios
     for ratio in ratios:
         limit = largest * ratio
-        error = quantizer(group if ratio == 1.0 else np.clip(group, -limit[:, None], limit[:, None]))
-        error = error - group
-        loss: F32 = np.einsum("rk,rk->r", error @ block, error)
+        kept = group if ratio == 1.0 else np.clip(group, -limit[:, None], limit[:, None], out=product)
+        np.subtract(quantizer(kept), group, out=error)
+        np.matmul(error, block, out=product)
+        loss: F32 = np.einsum("rk,rk->r", product, error)
         before = loss if ratio == 1.0 else before
         better = loss < best_loss
         np.copyto(best, limit, where=better)

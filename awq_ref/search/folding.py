@@ -130,8 +130,18 @@ def fold_into_linear(weight: F32, bias: F32 | None, channel_scales: F32) -> tupl
 
     Equation [AWQ-8]  W'_oi = W_oi / s_o,   b'_o = b_o / s_o
 
-    weight float32 (out_features, in_features), bias (out_features,) or None, channel_scales (out_features,).
-    Raises ShapeError or RangeError if channel_scales do not fit or are not positive.
+    Source: Lin et al. 2023, arXiv:2306.00978, section 3.2; docs/equations.md#awq-8.
+
+    Parameters
+    ----------
+    weight : float32 array, shape (out_features, in_features)
+    bias : float32 array, shape (out_features,), or None
+    channel_scales : float32 array, shape (out_features,)
+
+    Raises
+    ------
+    ShapeError, RangeError
+        If channel_scales do not fit or are not positive.
     """
     _require_scales("fold_into_linear", channel_scales, len(weight))
     return weight / channel_scales[:, None], None if bias is None else bias / channel_scales
@@ -140,14 +150,33 @@ def fold_into_linear(weight: F32, bias: F32 | None, channel_scales: F32) -> tupl
 def scale_consumer(weight: F32, channel_scales: F32) -> F32:
     """Return the columns of a consuming linear layer multiplied by s: W'_oi = W_oi s_i  [AWQ-8].
 
-    Raises ShapeError or RangeError if channel_scales do not fit or are not positive.
+    Parameters
+    ----------
+    weight : float32 array, shape (out_features, in_features)
+    channel_scales : float32 array, shape (in_features,)
+
+    Raises
+    ------
+    ShapeError, RangeError
+        If channel_scales do not fit or are not positive.
     """
     _require_scales("scale_consumer", channel_scales, weight.shape[1])
     return weight * channel_scales
 
 
 def scaled_gram(gram: F32, channel_scales: F32) -> F32:
-    """Return the Gram matrix of x / s: C'_ij = C_ij / (s_i s_j). No second look at the tokens."""
+    """Return the Gram matrix of x / s: C'_ij = C_ij / (s_i s_j). No second look at the tokens.
+
+    Parameters
+    ----------
+    gram : float32 array, shape (in_features, in_features)
+    channel_scales : float32 array, shape (in_features,)
+
+    Raises
+    ------
+    ShapeError, RangeError
+        If channel_scales do not fit or are not positive.
+    """
     _require_scales("scaled_gram", channel_scales, len(gram))
     inverse = 1.0 / channel_scales
     scaled: F32 = gram * inverse * inverse[:, None]

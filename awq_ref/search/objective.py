@@ -91,6 +91,12 @@ def gram_row_losses(error: F32, gram: F32) -> F64:
 def gram_loss(error: F32, gram: F32) -> float:
     """Return tr(E C E^T), the mean over tokens of the squared output error, summed over outputs [AWQ-7].
 
+    Parameters
+    ----------
+    error : float32 array, shape (out_features, in_features)
+        E = W_hat - W.
+    gram : float32 array, shape (in_features, in_features)
+
     Examples
     --------
     >>> gram_loss(np.float32([[1.0, 2.0]]), np.float32([[1.0, 0.5], [0.5, 3.0]]))
@@ -100,7 +106,13 @@ def gram_loss(error: F32, gram: F32) -> float:
 
 
 def direct_loss(error: F32, x: F32) -> float:
-    """Return || X E^T ||^2 / n from the tokens x (n, in_features), in float64 [AWQ-7]."""
+    """Return || X E^T ||^2 / n from the tokens x (n, in_features), in float64 [AWQ-7].
+
+    Parameters
+    ----------
+    error : float32 array, shape (out_features, in_features)
+    x : float32 array, shape (n, in_features)
+    """
     outputs = x.astype(np.float64) @ error.astype(np.float64).T  # (n, out_features)
     return float((outputs * outputs).sum() / len(x))
 
@@ -135,7 +147,18 @@ def error_buffer(weights: Sequence[F32]) -> F32:
 
 
 def row_losses(weight: F32, fold: LinearFold, statistics: Statistics, quantizer: Quantizer) -> F64:
-    """Return per output row the mean squared output error of the folded, quantized layer: (out_features,)."""
+    """Return per output row the mean squared output error of the folded, quantized layer: (out_features,).
+
+    Parameters
+    ----------
+    weight : float32 array, shape (out_features, in_features)
+    fold : LinearFold
+        Channel scales and clips of the layer.
+    statistics : Statistics
+        Of its input.
+    quantizer : callable
+        A float weight, scaled and clipped -> the float weight of its integers.
+    """
     losses = np.empty(len(weight), dtype=np.float64)
     for rows, error in quantization_errors(weight, fold, quantizer, error_buffer([weight])):
         losses[rows] = gram_row_losses(error, statistics.gram_sum)

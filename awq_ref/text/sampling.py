@@ -154,6 +154,13 @@ def processed_logits(logits: F32, sampling: Sampling, seen: Collection[int] = ()
 def probabilities(logits: F32, sampling: Sampling, seen: Collection[int] = ()) -> F64:
     """Return what each token's chance is, float64 (vocab_size,) with sum 1; else as `processed_logits`.
 
+    Parameters
+    ----------
+    logits : float32 array, shape (vocab_size,)
+    sampling : Sampling
+    seen : collection of int
+        Ids that the repetition penalty is for.
+
     Raises
     ------
     RangeError, ShapeError

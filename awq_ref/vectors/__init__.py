@@ -4,6 +4,7 @@ read_cases, copy_vectors        the shipped vectors, verified; some of them as p
 make_cases, files_of            the same computed anew from the oracles, and as bytes
 ProgramBackend, ModuleBackend   how a backend is asked
 Selection, run_cases, exit_code, summary, failures, stories, REPORTS    a run, and what it says
+check_function, Verdict         one Python function held to the cases of one operation
 draw_layout                     the bits of a layout, drawn
 
 The oracles (`oracle_*.py`, `addresses.py`, `rounding.py`) import no other room: what is expected never comes from the
@@ -13,6 +14,7 @@ code under test. Only `backend*.py`, this package as a backend, knows the fast p
 from awq_ref.vectors.backends import ModuleBackend, ProgramBackend
 from awq_ref.vectors.case import LEVELS, Case, Expected
 from awq_ref.vectors.catalog import make_cases
+from awq_ref.vectors.check import Verdict, check_function
 from awq_ref.vectors.draw import draw_layout
 from awq_ref.vectors.files import files_of
 from awq_ref.vectors.reports import REPORTS, failures, stories, summary
@@ -28,6 +30,8 @@ __all__ = [
     "Outcome",
     "ProgramBackend",
     "Selection",
+    "Verdict",
+    "check_function",
     "copy_vectors",
     "draw_layout",
     "exit_code",

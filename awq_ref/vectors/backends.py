@@ -1,7 +1,8 @@
-"""How a backend is asked: as a program, or as a Python module.
+"""How a backend is asked: as a program, or as a Python function or module.
 
     Backend          what the runner asks of either
     ProgramBackend   a program that speaks the protocol on standard input and output
+    FunctionBackend  a function `answer`
     ModuleBackend    a module with the function `answer`
     BackendDiedError, StrayLineError, UnusableError    what may go wrong
 
@@ -17,7 +18,7 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -36,6 +37,7 @@ from awq_ref.vectors.protocol import (
 LINE_BYTES = 64 * 2**20  # of an answer; more is garbage
 END_SECONDS = 5.0
 HELLO_SECONDS = 10.0
+AnswerFunction: TypeAlias = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 OBITUARY_SECONDS = 1.0  # between the end of its output and its own
 
 
@@ -228,24 +230,11 @@ def _write_lines(stream: IO[bytes], lines: "queue.Queue[bytes | None]") -> None:
     _close(stream)
 
 
-class ModuleBackend:
-    """A Python module with `answer(request)`, in this process.
+class FunctionBackend:
+    """A function `answer(request)`, in this process."""
 
-    Raises
-    ------
-    UnusableError
-        If it cannot be imported or has no such function.
-    """
-
-    def __init__(self, name: str) -> None:
-        try:
-            module = importlib.import_module(name)
-            self._answer: Callable[[Mapping[str, Any]], Mapping[str, Any]] = module.answer
-        except (ImportError, AttributeError) as error:
-            raise UnusableError(
-                f"conform: --python {name} must be a module with answer(request); {error}."
-            ) from None
-        self.hello = Hello(str(getattr(module, "NAME", name)), str(getattr(module, "VERSION", "?")))
+    def __init__(self, answer: AnswerFunction, hello: Hello) -> None:
+        self._answer, self.hello = answer, hello
 
     def ask(self, case: Case, seconds: float) -> Answer:
         """Return the answer to a case; exceptions become statuses."""
@@ -270,3 +259,25 @@ class ModuleBackend:
 
     def close(self, seconds: float = END_SECONDS) -> None:
         """Nothing to do."""
+
+
+class ModuleBackend(FunctionBackend):
+    """A Python module with `answer(request)`, in this process.
+
+    Raises
+    ------
+    UnusableError
+        If it cannot be imported or has no such function.
+    """
+
+    def __init__(self, name: str) -> None:
+        try:
+            module = importlib.import_module(name)
+            answer: AnswerFunction = module.answer
+        except (ImportError, AttributeError) as error:
+            raise UnusableError(
+                f"conform: --python {name} must be a module with answer(request); {error}."
+            ) from None
+        super().__init__(
+            answer, Hello(str(getattr(module, "NAME", name)), str(getattr(module, "VERSION", "?")))
+        )

@@ -73,7 +73,13 @@ def _matches(case: Case, patterns: Sequence[str]) -> bool:
 
 
 def read_xfail(path: Path) -> tuple[str, ...]:
-    """Return the patterns of a file: one glob a line, the rest of a line after # is a reason."""
+    """Return the patterns of a file: one glob a line, the rest of a line after # is a reason.
+
+    Raises
+    ------
+    FormatError
+        If it is no text file.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -201,6 +207,11 @@ def run_cases(
         How often every case is asked: a backend that keeps state between answers may be right only once.
     watch : callable or None
         Is told every outcome as it comes.
+
+    Raises
+    ------
+    RangeError
+        If repeat is not in [1, 1000].
     """
     require_between("conform", "repeat", repeat, 1, 1000)
     outcomes = []

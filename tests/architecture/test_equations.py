@@ -4,10 +4,11 @@ Each section `## [AWQ-1] Title` of the page has a line `Code: `awq_ref.room.modu
 `Test: `tests/...py::test_name`, ...`; each law `### P-ROUND Title` has the `Test:` line.
 """
 
+import ast
 import re
 
 import pytest
-from helpers.source import ROOT, Definition, definitions, parse, python_files, relative
+from helpers.source import ROOT, Definition, definitions, module_name, parse, python_files, relative
 
 EQUATION = re.compile(r"\[((?:AWQ|GPTQ|LLM|EVAL)-\d+)\]")
 LAW = re.compile(r"\b(P-[A-Z]+)\b")
@@ -98,3 +99,22 @@ def test_a_law_is_named_in_the_docstring_of_its_test(law):
 def test_the_page_says_what_the_letters_are(name):
     if not name.startswith("P-"):
         assert "| symbol |" in SECTIONS[name], "a legend symbol -> variable, as a table"
+
+
+CARRIED = re.compile(r"^ *Equation \[((?:AWQ|GPTQ|LLM|EVAL)-\d+)\]", flags=re.MULTILINE)
+
+
+def carriers() -> dict[str, set[str]]:
+    """Equation -> dotted names of the functions and classes whose docstring states it."""
+    found: dict[str, set[str]] = {}
+    for path in python_files("awq_ref"):
+        for name, node in definitions(parse(path)):
+            for equation in CARRIED.findall(ast.get_docstring(node) or ""):
+                found.setdefault(equation, set()).add(f"{module_name(path)}.{name}")
+    return found
+
+
+@pytest.mark.parametrize(("equation", "names"), sorted(carriers().items()))
+def test_whoever_states_an_equation_stands_with_it_on_the_page(equation, names):
+    on_the_page = set(named(SECTIONS[equation], "Code"))
+    assert not names - on_the_page, "the line `Code: ...` names every function that states the equation"

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 from helpers.source import ROOT, python_files, relative
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "examples").rglob("*.md"),
+        *(ROOT / "tutorials").glob("*.md"),
+    ]
+)
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 MENTION = re.compile(r"\b(docs/[\w/-]+\.md(?:#[\w-]+)?)")
 

@@ -13,7 +13,7 @@ BODY_LINES = 45  # without signature and docstring; the aim is 40, the median 12
 ALLOCATIONS = {"zeros": 2, "empty": 2, "ones": 2, "full": 3, "arange": None, "linspace": None, "eye": None}
 
 PACKAGE = python_files("awq_ref")
-EVERYTHING = python_files("awq_ref", "tests", "benchmarks", "tools")
+EVERYTHING = python_files("awq_ref", "tests", "benchmarks", "tools", "tutorials")
 
 
 def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
@@ -32,7 +32,7 @@ def without_dtype(node: ast.AST) -> bool:
     return not by_position and all(keyword.arg != "dtype" for keyword in node.keywords)
 
 
-@pytest.mark.parametrize("path", python_files("awq_ref", "tests", "benchmarks"), ids=relative)
+@pytest.mark.parametrize("path", python_files("awq_ref", "tests", "benchmarks", "tutorials"), ids=relative)
 def test_a_file_is_short_enough_to_read(path):
     lines = path.read_text(encoding="utf-8").count("\n")
     assert lines <= FILE_LINES, f"{lines} lines: split it by what it does"
