@@ -37,9 +37,11 @@ parity: $(PARITY_VENV)/.parity ## the same numbers as transformers and torch (in
 witnesses: $(PARITY_VENV)/.parity ## hold other projects' code to the golden vectors (installs it)
 	@$(PARITY_VENV)/bin/python $(PIP_INSTALL) --group witness
 	@$(PARITY_VENV)/bin/python -m pip --disable-pip-version-check --quiet download --no-deps --dest $(PARITY_VENV)/src \
-	  autoawq==0.2.9
-	@tar -xzf $(PARITY_VENV)/src/autoawq-0.2.9.tar.gz -C $(PARITY_VENV)/src
-	PYTHONPATH=tests:$(PARITY_VENV)/src/autoawq-0.2.9 $(PARITY_VENV)/bin/python tools/write_witnesses.py
+	  --no-binary :all: --no-build-isolation autoawq==0.2.9 gptqmodel==7.7.0
+	@for sdist in autoawq-0.2.9 gptqmodel-7.7.0; do \
+	  tar -xzf $(PARITY_VENV)/src/$$sdist.tar.gz -C $(PARITY_VENV)/src; done
+	PYTHONPATH=tests:$(PARITY_VENV)/src/autoawq-0.2.9:$(PARITY_VENV)/src/gptqmodel-7.7.0 \
+	  $(PARITY_VENV)/bin/python tools/write_witnesses.py
 	$(PARITY_VENV)/bin/python -m pytest tests/parity/test_gguf.py $(ARGS)
 
 docs: $(VENV)/.test $(VENV)/.docs ## build the site into _site/html, tutorials executed; run every snippet of README.md and docs/

@@ -110,6 +110,7 @@ class Terminal:
             ["prompt speed", f"{stats.prompt_speed:.1f} tokens/s"],
             ["new tokens", f"{stats.new_tokens}"],
             ["generation speed", f"{stats.new_speed:.1f} tokens/s"],
+            *([["speculation", str(session.speculation)]] if session.settings.speculate else []),
             ["cache", cached],
             ["weights", f"{weights} ({session.model.residency_note})"],
         ]
@@ -211,13 +212,14 @@ def _session(arguments: argparse.Namespace) -> ChatSession:
     from awq_ref.pipeline import load_model
 
     folder = resolve_model(arguments.model)
-    model = load_model(folder, residency=arguments.residency)
+    model = load_model(folder, residency=arguments.residency, head=arguments.head)
     settings = ChatSettings(
         model.defaults.sampling,
         max_new_tokens=arguments.max_new_tokens,
         system=arguments.system,
         seed=arguments.seed,
         drop_oldest=arguments.drop_oldest,
+        speculate=arguments.speculate,
     )
     settings = with_sampling(
         settings,

@@ -1,4 +1,4 @@
-"""The command line: `awq-ref quantize | generate | chat | perplexity | inspect | paper | vectors | conform | demo`.
+"""The command line: `awq-ref quantize | calibrate | generate | chat | perplexity | inspect | paper | ...`.
 
 The options of every command; what they do is in `awq_ref.commands`.
 Exit code 0: done. 1: `conform` found a backend wrong. 2: an error or an interrupt, one message on standard error and
@@ -19,6 +19,7 @@ from awq_ref.matmul import RESIDENCIES
 from awq_ref.model import OVERFLOWS
 from awq_ref.pack import FOLDER_LAYOUTS, LAYOUTS
 from awq_ref.paper.experiment import Options
+from awq_ref.pipeline.tables import HEADS
 from awq_ref.search import RECIPES
 from awq_ref.spec import BITS
 from awq_ref.text.sampling import GREEDY, Sampling
@@ -60,11 +61,28 @@ def _add_quantize(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--symmetric", action="store_true", help="no zero points")
     parser.add_argument("--recipe", default="awq", help=", ".join(RECIPES))
     _add_calibration(parser)
+    parser.add_argument("--statistics", type=Path, metavar="FILE", help="of `calibrate`, instead of text")
     parser.add_argument(
         "--max-shard-bytes", type=int, default=5 * 10**9, help="size of a safetensors file at most"
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="save the full report here (safetensors)")
     parser.add_argument("--verbose", action="store_true", help="print the choice made at every site")
+
+
+def _add_residency(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--residency", default="packed", choices=RESIDENCIES, help="how quantized weights stay in memory"
+    )
+    parser.add_argument("--head", default="float", choices=HEADS, help="how the head stays in memory")
+
+
+def _add_calibrate(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add_command(
+        parsers, "calibrate", commands.run_calibrate, "observe a model once, for any number of `quantize`"
+    )
+    parser.add_argument("model", help=f"float checkpoint folder, {ON_HUB}")
+    parser.add_argument("out", type=Path, metavar="FILE", help="file to write (safetensors); must not exist")
+    _add_calibration(parser)
 
 
 def _add_sampling(parser: argparse.ArgumentParser, defaults: Sampling | None) -> None:
@@ -82,8 +100,13 @@ def _add_sampling(parser: argparse.ArgumentParser, defaults: Sampling | None) ->
     add("repetition_penalty", float, "above 1: what was seen becomes less likely")
     parser.add_argument("--seed", type=int, default=0, help="of the sampler")
     parser.add_argument(
-        "--residency", default="packed", choices=RESIDENCIES, help="how quantized weights stay in memory"
+        "--speculate",
+        type=int,
+        default=0,
+        metavar="N",
+        help="guess up to N tokens from what the text repeats, and check them in one pass; the text stays the same",
     )
+    _add_residency(parser)
 
 
 def _add_generate(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -126,9 +149,7 @@ def _add_perplexity(parsers: "argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument("--stride", type=int, help="tokens from window to window; default: seq-len")
     parser.add_argument("--reference", metavar="FLOAT_MODEL", help="its divergence from this one")
     parser.add_argument("--max-tokens", type=int, help="evaluate on about this many tokens only")
-    parser.add_argument(
-        "--residency", default="packed", choices=RESIDENCIES, help="how quantized weights stay in memory"
-    )
+    _add_residency(parser)
 
 
 def _add_paper(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -215,6 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"awq-ref {__version__}")
     parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_quantize(parsers)
+    _add_calibrate(parsers)
     _add_generate(parsers)
     _add_chat(parsers)
     _add_perplexity(parsers)

@@ -8,14 +8,16 @@ import argparse
 import sys
 import time
 
-from awq_ref.errors import UnsupportedError
+from awq_ref.errors import OutputError, UnsupportedError
 
 
 def run_quantize(arguments: argparse.Namespace) -> int:
     """Quantize a checkpoint folder; print what came of it."""
-    from awq_ref.pipeline import folder_bytes, quantize_model
+    from awq_ref.pipeline import ModelStatistics, folder_bytes, quantize_model
     from awq_ref.report.tables import format_bytes
 
+    if arguments.statistics and arguments.calibration:
+        raise UnsupportedError("quantize: takes --statistics or --calibration, not both.")
     report = quantize_model(
         arguments.model,
         arguments.out,
@@ -26,6 +28,7 @@ def run_quantize(arguments: argparse.Namespace) -> int:
         calibration=arguments.calibration,
         samples=arguments.samples,
         seq_len=arguments.seq_len,
+        statistics=ModelStatistics.load(arguments.statistics) if arguments.statistics else None,
         max_shard_bytes=arguments.max_shard_bytes,
     )
     if arguments.report:
@@ -40,12 +43,36 @@ def run_quantize(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def run_calibrate(arguments: argparse.Namespace) -> int:
+    """Observe a float model and save the statistics of all its sites."""
+    from awq_ref.pipeline import calibrate
+    from awq_ref.report.tables import format_bytes
+
+    if arguments.out.exists() or not arguments.out.parent.is_dir():
+        raise OutputError(
+            f"calibrate: {arguments.out} must be a new file in a folder that exists; it is not."
+        )
+    started = time.perf_counter()
+    found = calibrate(
+        arguments.model,
+        calibration=arguments.calibration,
+        samples=arguments.samples,
+        seq_len=arguments.seq_len,
+    )
+    found.save(arguments.out)
+    size, seconds = format_bytes(arguments.out.stat().st_size), time.perf_counter() - started
+    print(f"{arguments.out}: statistics of {len(found.sites)} sites, {size}, {seconds:.1f} s")
+    return 0
+
+
 def run_generate(arguments: argparse.Namespace) -> int:
     """Continue a prompt, piece by piece."""
+    from awq_ref.model import Speculation
     from awq_ref.pipeline import load_model
     from awq_ref.report.tables import format_bytes
 
-    model = load_model(arguments.model, residency=arguments.residency)
+    speculation = Speculation(arguments.speculate)  # before the model is read: its value may be wrong
+    model = load_model(arguments.model, residency=arguments.residency, head=arguments.head)
     n_tokens, started = 0, time.perf_counter()
     stream = model.stream_text(
         arguments.prompt,
@@ -57,6 +84,7 @@ def run_generate(arguments: argparse.Namespace) -> int:
         repetition_penalty=arguments.repetition_penalty,
         seed=arguments.seed,
         overflow=arguments.overflow,
+        speculate=speculation,
     )
     print(arguments.prompt, end="", flush=True)
     for piece in stream:
@@ -66,7 +94,8 @@ def run_generate(arguments: argparse.Namespace) -> int:
     print()
     print(
         f"[{n_tokens} tokens, {n_tokens / seconds:.1f} tokens/s with the prompt's time counted; weights resident: "
-        f"{format_bytes(sum(model.resident_bytes().values()))} ({model.residency_note})]",
+        f"{format_bytes(sum(model.resident_bytes().values()))} ({model.residency_note})"
+        f"{f'; {speculation}' if speculation.guesses else ''}]",
         file=sys.stderr,
     )
     return 0
@@ -88,7 +117,7 @@ def run_perplexity(arguments: argparse.Namespace) -> int:
     from awq_ref.report.perplexity import perplexity
     from awq_ref.report.tables import format_table
 
-    model = load_model(arguments.model, residency=arguments.residency)
+    model = load_model(arguments.model, residency=arguments.residency, head=arguments.head)
     token_ids, source, n_bytes = evaluation_tokens(
         model.require_tokenizer(), arguments.text, limit=arguments.max_tokens
     )

@@ -1,4 +1,5 @@
-"""Run every witness whose package is installed, keep its record, and write awq_ref/vectors/schema/PROVENANCE.md.
+"""Run every witness whose package is installed, keep its record, and write
+awq_ref/vectors/schema/PROVENANCE.md and the tables of docs/conformance.md.
 
 PYTHONPATH=tests python tools/write_witnesses.py
 """
@@ -6,7 +7,7 @@ PYTHONPATH=tests python tools/write_witnesses.py
 import json
 import sys
 
-from helpers.witnesses import FOLDER, PAGE, importable, provenance, run_witness
+from helpers.witnesses import CONFORMANCE, FOLDER, PAGE, importable, provenance, run_witness, with_table
 
 
 def main() -> int:
@@ -21,6 +22,7 @@ def main() -> int:
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(provenance(), encoding="utf-8")
+    CONFORMANCE.write_text(with_table(CONFORMANCE.read_text(encoding="utf-8")), encoding="utf-8")
     return int(failed)
 
 

@@ -26,7 +26,7 @@ from awq_ref.dtypes import F32, F64
 from awq_ref.errors import FormatError, RangeError
 
 FORMAT = "awq_ref.statistics"
-PANEL = 512  # columns of the Gram matrix that one product makes: the temporary is (in_features, PANEL)
+PANEL = 256  # columns of the Gram matrix that one product makes: the temporary is (in_features, PANEL)
 
 
 @dataclass(frozen=True)

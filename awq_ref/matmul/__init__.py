@@ -6,12 +6,14 @@ columns     codes <-> the bytes that the fast loops read
 tiles       the two fast loops
 packed      PackedLinear
 dense       DenseLinear
+int8        Int8Linear
 residency   QuantizedLinear -> LinearOperator
 threads     worker threads for large layers
 """
 
 from awq_ref.matmul.columns import fits
 from awq_ref.matmul.dense import DenseLinear
+from awq_ref.matmul.int8 import Int8Linear
 from awq_ref.matmul.packed import PackedLinear
 from awq_ref.matmul.planes import FIELDS, block_size, pack_planes, unpack_planes
 from awq_ref.matmul.reference import matmul_reference, packed_matmul_reference
@@ -21,6 +23,7 @@ __all__ = [
     "FIELDS",
     "RESIDENCIES",
     "DenseLinear",
+    "Int8Linear",
     "PackedLinear",
     "Residency",
     "block_size",

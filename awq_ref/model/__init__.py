@@ -25,6 +25,7 @@ from awq_ref.model.decoder import Decoder
 from awq_ref.model.entrance import Entrance, enter
 from awq_ref.model.families import FAMILIES
 from awq_ref.model.generate import OVERFLOWS, generate_batch, greedy, must_reread, rolled, stream
+from awq_ref.model.joined import JoinedPart, parts_of
 from awq_ref.model.rope import ROPE_TYPES, RopeConfig
 from awq_ref.model.shapes import (
     block_linear_shapes,
@@ -33,6 +34,7 @@ from awq_ref.model.shapes import (
     block_router_shapes,
     block_stored_shapes,
     block_tensor_shapes,
+    linears_of_one_input,
     model_linear_shapes,
     model_tensor_shapes,
     norm_tensor,
@@ -41,6 +43,7 @@ from awq_ref.model.shapes import (
     stored_order,
     stored_place,
 )
+from awq_ref.model.speculation import Lookup, Speculation, fitting, picked
 
 __all__ = [
     "FAMILIES",
@@ -51,9 +54,12 @@ __all__ = [
     "Context",
     "Decoder",
     "Entrance",
+    "JoinedPart",
     "KVCache",
+    "Lookup",
     "ModelConfig",
     "RopeConfig",
+    "Speculation",
     "add_branch",
     "attention_forward",
     "block_forward",
@@ -64,8 +70,10 @@ __all__ = [
     "block_stored_shapes",
     "block_tensor_shapes",
     "enter",
+    "fitting",
     "generate_batch",
     "greedy",
+    "linears_of_one_input",
     "make_context",
     "mlp_forward",
     "mlp_input",
@@ -77,6 +85,8 @@ __all__ = [
     "normed",
     "outer_tensor_shapes",
     "part_rows",
+    "parts_of",
+    "picked",
     "rolled",
     "stored_order",
     "stored_place",

@@ -10,7 +10,7 @@
 
 A linear is whatever maps an array to an array (`spec.LinearOperator`): float, packed, or a wrapper that
 records what comes in. q_proj, k_proj and v_proj receive the same array object, and so do gate_proj and
-up_proj. An array that a linear has returned is never written to.
+up_proj, unless they are parts of one product (`joined`). An array that a linear has returned is never written to.
 
 Source: Touvron et al. 2023, arXiv:2302.13971, section 2.2; Shazeer 2020, arXiv:2002.05202 (gated MLP).
 """
@@ -25,6 +25,7 @@ from awq_ref.model.config import ModelConfig
 from awq_ref.model.context import Context
 from awq_ref.model.experts import mixture
 from awq_ref.model.family import Place
+from awq_ref.model.joined import project
 from awq_ref.model.ops import ACTIVATIONS, apply_norm
 from awq_ref.model.rope import apply_rope
 from awq_ref.spec import LinearOperator
@@ -34,6 +35,7 @@ STREAM_NORMS: dict[Place, Place] = {
     "after_attention": "stream_after_attention",
     "after_mlp": "stream_after_mlp",
 }
+QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 GATE_TILE = 2**16  # elements of the MLP's gate that are worked on at a time: 256 KiB
 
 
@@ -123,8 +125,7 @@ def attention_forward(x: F32, block: Block, config: ModelConfig, context: Contex
     # B texts, T new tokens, G key-value heads, R query heads per key-value head, D head_dim
     B, T, _ = x.shape
     G, R, D = config.num_key_value_heads, config.queries_per_key, config.head_dim
-    linears = block.linears
-    q, k, v = (_clipped(linears[f"self_attn.{name}_proj"](x), config) for name in "qkv")
+    q, k, v = (_clipped(y, config) for y in project(x, block.linears, QKV))
     q = normed(q, block, config, "query").reshape(B, T, G, R, D)
     k = normed(k, block, config, "key").reshape(B, T, G, 1, D)
     v = v.reshape(B, T, G, D)
@@ -138,7 +139,7 @@ def attention_forward(x: F32, block: Block, config: ModelConfig, context: Contex
         None if bias is None else bias[..., -keys.shape[2] :] for bias in (context.padding, context.alibi)
     )
     mixed = attention(turned, keys, values, scores=scores, padding=padding, alibi=alibi)
-    return linears["self_attn.o_proj"](mixed.reshape(B, T, G * R * D))  # mixed (B, T, G, R, D)
+    return block.linears["self_attn.o_proj"](mixed.reshape(B, T, G * R * D))  # mixed (B, T, G, R, D)
 
 
 def mlp_input(stream: F32, before: F32, entered: F32, block: Block, config: ModelConfig) -> F32:
@@ -188,15 +189,19 @@ def _mlp(x: F32, block: Block, config: ModelConfig, names: tuple[str, str, str])
     """Return the output of the MLP made of these linears: gate, up, down."""
     activation = ACTIVATIONS[config.hidden_act]
     gate_proj, up_proj, down_proj = names
-    up = np.ascontiguousarray(block.linears[up_proj](x))  # (..., intermediate_size)
-    gate = np.ascontiguousarray(block.linears[gate_proj](x)) if gate_proj else up
+    *gates, up = project(x, block.linears, (gate_proj, up_proj) if gate_proj else (up_proj,))
+    gate = gates[0] if gates else up  # (..., intermediate_size)
     gated = np.empty(gate.shape, dtype=np.float32)
-    flat_gate, flat_up, flat = gate.reshape(-1), up.reshape(-1), gated.reshape(-1)  # views
-    for first in range(0, flat.size, GATE_TILE):  # a tile at a time, so that it stays in a core's cache
-        tile = slice(first, first + GATE_TILE)
-        part = activation(flat_gate[tile], out=flat[tile])
-        if gate_proj:
-            part *= flat_up[tile]
+    width = gate.shape[-1]
+    rows_of_gate, rows_of_up, rows = (
+        y.reshape(-1, width) for y in (gate, up, gated)
+    )  # views, (tokens, width)
+    step = max(1, GATE_TILE // width)
+    for first in range(0, len(rows), step):  # a tile at a time, so that it stays in a core's cache
+        tile = slice(first, first + step)
+        part = activation(rows_of_gate[tile], out=rows[tile])
+        if gates:
+            part *= rows_of_up[tile]
     return block.linears[down_proj](gated)
 
 

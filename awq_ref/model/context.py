@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from awq_ref.dtypes import F32, I64, Bool
-from awq_ref.model.alibi import alibi_bias
+from awq_ref.model.alibi import Alibi, alibi_bias
 from awq_ref.model.cache import KVCache
 from awq_ref.model.config import ModelConfig
 from awq_ref.model.rope import RopeConfig, rope_frequencies, rope_tables
@@ -52,12 +52,13 @@ def _positions(valid: Bool, tokens: int) -> I64:
     return np.maximum(counts, 0)
 
 
-def _alibi(config: ModelConfig, columns: I64) -> F32 | None:
-    """Return what is added to scores, (batch, key-value heads, queries per key, columns); columns: their positions."""
-    if config.alibi is None:
-        return None
-    bias = alibi_bias(config.alibi, columns, config.num_attention_heads, scale=config.softmax_scale)
-    return bias.reshape(len(columns), config.num_key_value_heads, config.queries_per_key, -1)
+def _alibi(config: ModelConfig, alibi: Alibi, columns: int, padding: F32 | None, valid: Bool | None) -> F32:
+    """Return what is added to scores, (batch, key-value heads, queries per key, columns)."""
+    positions = np.arange(columns, dtype=np.int64)[None]
+    if valid is not None and padding is not None:
+        positions = _positions(valid, columns)
+    bias = alibi_bias(alibi, positions, config.num_attention_heads, scale=config.softmax_scale)
+    return bias.reshape(len(positions), config.num_key_value_heads, config.queries_per_key, -1)
 
 
 def make_context(
@@ -103,9 +104,5 @@ def make_context(
         return rope_tables(positions[:, :, None, None], frequencies, rope.attention_factor)
 
     near = None if config.window_rope is None else tables(config.window_rope)
-    columns = before + tokens
-    every = np.arange(columns, dtype=np.int64)[None]
-    if valid is not None and padding is not None:
-        every = _positions(valid, columns)
-    alibi = _alibi(config, every)
+    alibi = None if config.alibi is None else _alibi(config, config.alibi, before + tokens, padding, valid)
     return Context(*tables(config.rope), padding, cache, near=near, positions=positions, alibi=alibi)

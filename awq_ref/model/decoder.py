@@ -12,22 +12,24 @@ from typing import Any
 import numpy as np
 
 from awq_ref.checks import require_dtype, require_shape
-from awq_ref.dtypes import F32, I64, AnyFloat, Bool
+from awq_ref.dtypes import F32, I64, U16, AnyFloat, Bool
 from awq_ref.errors import ShapeError
 from awq_ref.model import generate as loops
 from awq_ref.model.block import Block, block_forward
 from awq_ref.model.cache import PAGE, KVCache
 from awq_ref.model.config import ModelConfig
 from awq_ref.model.context import make_context
-from awq_ref.model.entrance import Entrance, check_entrance, enter
+from awq_ref.model.entrance import Entrance, check_entrance, enter, widened
 from awq_ref.model.inputs import checked_ids, checked_mask, text_length
 from awq_ref.model.ops import apply_norm, soft_cap
 from awq_ref.model.shapes import block_linear_shapes, block_norm_shapes, block_router_shapes
+from awq_ref.model.speculation import Speculation
 from awq_ref.spec import LinearOperator
 
 # Tokens that pass through the layers at a time when there is a cache to remember the others: no more than a page, so
 # that a layer with a window holds no more than the window and a page.
 PREFILL_CHUNK = PAGE
+TABLE_DTYPES = (np.float32, np.float16, np.float64, np.uint16)
 
 
 def _require_linear(name: str, linear: LinearOperator, shape: tuple[int, int]) -> None:
@@ -66,7 +68,7 @@ class Decoder:
     Parameters
     ----------
     config : ModelConfig
-    embed_tokens : array of any float dtype, shape (vocab_size, hidden_size)
+    embed_tokens : array of any float dtype, or of bfloat16 as uint16 words, shape (vocab_size, hidden_size)
         Only the rows that are looked up are converted to float32.
     blocks : list of Block
     norm : float32 array, shape (hidden_size,), or None
@@ -85,11 +87,11 @@ class Decoder:
     ShapeError
         If a part is missing or does not have the size that config gives it.
     DtypeError
-        If a norm is not float32, or embed_tokens not of a float dtype.
+        If a norm is not float32, or embed_tokens of another dtype.
     """
 
     config: ModelConfig
-    embed_tokens: AnyFloat
+    embed_tokens: AnyFloat | U16
     blocks: list[Block]
     norm: F32 | None
     lm_head: LinearOperator
@@ -100,7 +102,7 @@ class Decoder:
     def __post_init__(self) -> None:
         hidden, vocab, width = self.config.hidden_size, self.config.vocab_size, self.config.embedding_width
         require_shape("Decoder", "embed_tokens", self.embed_tokens, (vocab, width))
-        require_dtype("Decoder", "embed_tokens", self.embed_tokens, np.float32, np.float16, np.float64)
+        require_dtype("Decoder", "embed_tokens", self.embed_tokens, *TABLE_DTYPES)
         _require_linear("lm_head", self.lm_head, (vocab, width))
         check_entrance(self.entrance, self.config)
         _require_given("project_out", self.project_out, self.config.projects)
@@ -137,7 +139,7 @@ class Decoder:
 
         positions (batch or 1, tokens) are 0, 1, ... when left out; only learned positions look at them.
         """
-        rows = self.embed_tokens[token_ids].astype(np.float32, copy=False)
+        rows = widened(self.embed_tokens[token_ids])
         where = np.arange(token_ids.shape[1], dtype=np.int64) if positions is None else positions
         return enter(rows, where, self.entrance, self.config)
 
@@ -261,6 +263,7 @@ class Decoder:
         pick: loops.Pick = loops.greedy,
         eos_token_ids: Collection[int] | None = None,
         overflow: str = "error",
+        speculate: int | Speculation = 0,
     ) -> Iterator[int]:
         """Yield the tokens that follow a prompt as they come; see `generate.stream`."""
         return loops.stream(
@@ -270,6 +273,7 @@ class Decoder:
             pick=pick,
             eos_token_ids=eos_token_ids,
             overflow=overflow,
+            speculate=speculate,
         )
 
     def generate(self, token_ids: I64 | Sequence[int], **options: Any) -> list[int]:

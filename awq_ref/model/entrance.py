@@ -2,6 +2,7 @@
 
     Entrance        the arrays of it
     check_entrance  they are those that a configuration asks for
+    widened         rows of a table as float32
     enter           rows of the embedding -> what the first block reads
 
 Sources: Radford et al. 2019, Language Models are Unsupervised Multitask Learners (learned positions); Zhang et
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from awq_ref.checks import require_dtype, require_shape
-from awq_ref.dtypes import F32, I64, AnyFloat
+from awq_ref.dtypes import F32, I64, AnyArray, AnyFloat
 from awq_ref.errors import ShapeError
 from awq_ref.model.config import ModelConfig
 from awq_ref.model.ops import apply_norm
@@ -61,6 +62,19 @@ def check_entrance(entrance: Entrance, config: ModelConfig) -> None:
         if getattr(entrance, name) is not None:
             require_shape("Entrance", name, getattr(entrance, name), (hidden,))
             require_dtype("Entrance", name, getattr(entrance, name), np.float32)
+
+
+def widened(rows: AnyArray) -> F32:
+    """Return rows of a table as float32: floats of any width, or bfloat16, which NumPy lacks, as uint16 words.
+
+    Examples
+    --------
+    >>> widened(np.array([0x3F80, 0xC040], dtype=np.uint16)).tolist()
+    [1.0, -3.0]
+    """
+    if rows.dtype == np.uint16:  # a bfloat16 is the upper half of a float32
+        return (rows.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return rows.astype(np.float32, copy=False)
 
 
 def enter(rows: F32, positions: I64, entrance: Entrance, config: ModelConfig) -> F32:

@@ -11,6 +11,7 @@ Source: the parameter names of Hugging Face transformers.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from awq_ref.model.alibi import Alibi
@@ -163,9 +164,13 @@ class Family:
     final_norm: str = "model.norm"
     lm_head: str = "lm_head"
 
+    @cached_property
+    def _norm_names(self) -> dict[Place, str]:
+        return {norm.place: name for name, norm in self.norms.items()}
+
     def norm_at(self, place: Place) -> str | None:
         """Return the name of the norm at a place of the block; None if there is none."""
-        return next((name for name, norm in self.norms.items() if norm.place == place), None)
+        return self._norm_names.get(place)
 
     def stored_linears(self, linears: Iterable[str] | None = None) -> dict[str, tuple[str, ...]]:
         """Return linears as a float checkpoint has them: tensor name -> the linears whose rows it holds.

@@ -23,6 +23,7 @@ from awq_ref.errors import RangeError, ShapeError
 from awq_ref.model.cache import PAGE, KVCache, new_cache
 from awq_ref.model.config import ModelConfig
 from awq_ref.model.rope import ROPE_TYPES, turned_length
+from awq_ref.model.speculation import Lookup, Speculation, fitting, picked
 
 Pick = Callable[[F32], int]
 OVERFLOWS = ("error", "roll")
@@ -120,25 +121,40 @@ def rolled(text: Sequence[int], config: ModelConfig) -> list[int]:
     return head + list(text[len(text) - stays + len(head) :])
 
 
-def _stream(model: Forward, ids: I64, room: int, pick: Pick, ends: Collection[int]) -> Iterator[int]:
-    text, context = ids.tolist(), model.config.context
-    capacity = min(context, len(text) + room)
+def _stream(
+    model: Forward, ids: I64, room: int, pick: Pick, ends: Collection[int], speculation: Speculation
+) -> Iterator[int]:
+    text, config = ids.tolist(), model.config
+    lookup = Lookup(text) if speculation.guesses else None
     cache: KVCache | None = None
+    capacity = min(config.context, len(text) + room)
     step: list[int] = text
-    for _ in range(room):
-        if len(text) > context:
-            cache, text = None, rolled(text, model.config)
+    while room > 0:
+        if len(text) > config.context:
+            cache, text = None, rolled(text, config)
             step = text
-        elif must_reread(model.config, len(text) - 1, len(text)):
+        elif must_reread(config, len(text) - 1, len(text)):
             cache, step = None, text
-        cache = cache or new_cache(model.config, batch=1, capacity=capacity, page=PAGE)
-        logits, cache = model.forward(np.array([step], dtype=np.int64), cache, last_only=True)
-        token = pick(logits[0, -1])
-        yield token
-        if token in ends:
-            return
-        text.append(token)
-        step = [token]
+        cache = cache or new_cache(config, batch=1, capacity=capacity, page=PAGE)
+        guesses: list[int] = []
+        if lookup is not None and len(step) == 1:  # the prompt is read alone
+            guesses = fitting(lookup.guess(min(speculation.guesses, room - 1)), config, len(text))
+        new = np.array([[*step, *guesses]], dtype=np.int64)
+        logits, cache = model.forward(new, cache, last_only=not guesses)
+        before = len(text)
+        for token in picked(logits[0, -1 - len(guesses) :], guesses, pick):
+            yield token
+            text.append(token)
+            if lookup is not None:
+                lookup.add(token)
+            if token in ends:
+                return
+        room -= len(text) - before
+        if len(step) == 1:
+            speculation.count(len(guesses), len(text) - before)
+        if guesses and cache is not None:
+            cache = cache.truncated(len(text) - 1)
+        step = text[-1:]
 
 
 def stream(
@@ -149,6 +165,7 @@ def stream(
     pick: Pick = greedy,
     eos_token_ids: Collection[int] | None = None,
     overflow: str = "error",
+    speculate: int | Speculation = 0,
 ) -> Iterator[int]:
     """Yield the tokens that follow a prompt, each as soon as it is known.
 
@@ -164,6 +181,9 @@ def stream(
     overflow : "error" or "roll"
         "error": the prompt must fit the context, and the text ends where the context does. "roll": whenever the text is
         longer than the context, its oldest tokens are dropped (`rolled`) and the rest is read anew.
+    speculate : int or Speculation
+        Tokens to guess in a step, for a pass to check them at once; 0 for none. The tokens stay the same
+        (`awq_ref.model.speculation`). A record that is given counts what came of it.
 
     Raises
     ------
@@ -171,12 +191,13 @@ def stream(
         If token_ids is not a row of at least one id.
     RangeError
         If the prompt is longer than the context and does not roll, max_new_tokens is negative, an id is not in the
-        vocabulary, or overflow is neither of the two.
+        vocabulary, overflow is neither of the two, or speculate is negative or above MOST_GUESSES.
     """
     ids = _prompt(token_ids)
     room = _room(model.config, len(ids), max_new_tokens, overflow=overflow)
     ends = model.config.eos_token_ids if eos_token_ids is None else eos_token_ids
-    return _stream(model, ids, room, pick, ends)
+    speculation = Speculation(speculate) if isinstance(speculate, int) else speculate
+    return _stream(model, ids, room, pick, ends, speculation)
 
 
 def _left_padded(rows: list[I64]) -> tuple[I64, Bool]:

@@ -1,6 +1,7 @@
 """Names and shapes of a model's tensors, from its configuration alone.
 
 block_linear_shapes     linears of a block: name -> (out_features, in_features)
+linears_of_one_input    which linears of a block read the same array
 block_router_shapes     the router of a block with experts, which stays in float
 model_linear_shapes     linears of all blocks
 block_stored_shapes     the same as a checkpoint has them, where some are one tensor
@@ -40,6 +41,17 @@ def block_linear_shapes(config: ModelConfig, layer: int = 0) -> dict[str, tuple[
     sizes = config.sizes
     rows = _linears(config, layer).items()
     return {name: (sizes[row.out_features], sizes[row.in_features]) for name, row in rows}
+
+
+def linears_of_one_input(config: ModelConfig, layer: int = 0) -> list[tuple[str, ...]]:
+    """Return the linears of a block that read the same array and are used together: q, k and v; gate and up."""
+    family, n_experts = config.family, config.n_experts(layer)
+    has_experts = family.experts is not None and n_experts
+    mlps = (
+        [family.experts.of(e) for e in range(n_experts)] if family.experts and has_experts else [family.mlp]
+    )
+    gates = [(gate, up) for gate, up, _ in mlps if gate]
+    return [tuple(f"self_attn.{name}_proj" for name in "qkv"), *gates]
 
 
 def block_router_shapes(config: ModelConfig, layer: int = 0) -> dict[str, tuple[int, int]]:

@@ -25,11 +25,12 @@ Change = Callable[[int, str, F32], F32]  # layer, linear, weight -> another weig
 
 def dense_weight(linear: LinearOperator) -> F32:
     """Return the float32 weight (out_features, in_features) of a dense linear."""
-    if not isinstance(linear, DenseLinear):
+    if getattr(linear, "residency", "dense") != "dense":
         raise UnsupportedError(
             f"exchanged: the model must be loaded with residency='dense'; got a {type(linear).__name__}."
         )
-    return linear.weight
+    weight: F32 = linear.weight  # type: ignore[attr-defined]
+    return weight
 
 
 def exchanged(model: Model, change: Change) -> Model:

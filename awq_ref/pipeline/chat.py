@@ -15,7 +15,7 @@ import numpy as np
 from awq_ref.checks import require_between
 from awq_ref.dtypes import F32, I64
 from awq_ref.errors import RangeError
-from awq_ref.model import KVCache, must_reread, new_cache
+from awq_ref.model import KVCache, Lookup, Speculation, fitting, must_reread, new_cache, picked
 from awq_ref.pipeline.chat_format import ChatFormat, Message
 from awq_ref.pipeline.model import Model
 from awq_ref.text import GREEDY, Sampling, sampler
@@ -33,6 +33,7 @@ class ChatSettings:
     system          what stands before the conversation, or None
     seed            of the sampler
     drop_oldest     forget the oldest turns when the context is full, instead of an error
+    speculate       tokens to guess in a step (`awq_ref.model.Speculation`); the answers stay the same
     """
 
     sampling: Sampling = GREEDY
@@ -40,6 +41,7 @@ class ChatSettings:
     system: str | None = None
     seed: int | None = 0
     drop_oldest: bool = False
+    speculate: int = 0
 
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None:
@@ -110,6 +112,7 @@ class ChatSession:
     _ids: list[int] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self.speculation = Speculation(self.settings.speculate)
         self._rng = np.random.default_rng(self.settings.seed)
         self._cache = new_cache(self.model.config, batch=1)
         self.restart(self.messages)
@@ -205,15 +208,23 @@ class ChatSession:
         """Yield the tokens of an answer; the cache follows."""
         room = min(self.max_new_tokens, self.context - len(ids))
         pick = sampler(self.settings.sampling, seed=self._rng, prompt=ids)
-        step, ends = self._not_cached(ids), self.end_tokens
-        for i in range(room):
-            started = time.perf_counter()
-            token = pick(self._read(step))
-            self._count(time.perf_counter() - started, ids, step, first=i == 0)
-            if token in ends:
-                self.ending = "end"
-                return
-            yield token
+        step, ends, done = self._not_cached(ids), self.end_tokens, 0
+        lookup, length = Lookup(ids.tolist() if self.settings.speculate else ()), len(ids)
+        while done < room:
+            started, before = time.perf_counter(), done
+            most = min(self.settings.speculate, room - done - 1) if done else 0  # the prompt is read alone
+            guesses = fitting(lookup.guess(most), self.model.config, length + done)
+            for token in picked(self._read(step, guesses), guesses, pick):
+                self._count(time.perf_counter() - started, ids, step, first=done == 0)
+                if token in ends:
+                    self.ending = "end"
+                    return
+                yield token
+                started, done = time.perf_counter(), done + 1
+                lookup.add(token)
+            if before:
+                self.speculation.count(len(guesses), done - before)
+            self._cache = self._cache.truncated(self._cache.length - len(guesses) + done - before - 1)
             step = np.array([token], dtype=np.int64)
         self.ending = "length" if room == self.max_new_tokens else "context"
 
@@ -238,17 +249,21 @@ class ChatSession:
         stats.prompt_tokens += len(prompt)
         stats.reused_tokens += len(prompt) - len(step)
 
-    def _read(self, ids: I64) -> F32:
-        """Return the logits that follow some more ids. An interrupt leaves a cache that is right, if shorter."""
+    def _read(self, new: I64, guesses: list[int]) -> F32:
+        """Return the logits that follow some more ids, and each guess: (guesses + 1, vocab_size).
+
+        An interrupt leaves a cache that is right, if shorter.
+        """
+        ids = np.array([*new, *guesses], dtype=np.int64)
         del self._ids[self._cache.length :]
         if must_reread(self.model.config, self._cache.length, self._cache.length + len(ids)):
             ids = np.array([*self._ids, *ids], dtype=np.int64)
             self._ids, self._cache = [], self._cache.truncated(0)
         self._ids.extend(ids.tolist())  # first: what the cache does not know yet does not count
-        logits, cache = self.model.decoder.forward(ids[None], self._cache, last_only=True)
+        logits, cache = self.model.decoder.forward(ids[None], self._cache, last_only=not guesses)
         assert cache is not None  # one was given
         self._cache = cache
-        last: F32 = logits[0, -1]
+        last: F32 = logits[0, -1 - len(guesses) :]
         return last
 
 

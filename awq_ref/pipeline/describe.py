@@ -14,6 +14,7 @@ from awq_ref.model import PAGE, ModelConfig, model_linear_shapes, model_tensor_s
 from awq_ref.pack import LAYOUTS
 from awq_ref.pipeline.reading import open_model
 from awq_ref.pipeline.stored import open_quantization
+from awq_ref.pipeline.tables import HEADS, Head, table_bytes
 from awq_ref.report.memory import bits_per_weight, kv_cache_bytes, weight_bytes
 from awq_ref.report.tables import format_bytes, format_table
 from awq_ref.spec import QuantSpec
@@ -121,10 +122,17 @@ def _record(record: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _memory(config: ModelConfig, spec: QuantSpec, offset_bytes: int) -> list[list[str]]:
-    """Return the bytes in memory by residency."""
+def _outer_bytes(config: ModelConfig, dtype: str) -> dict[Head, int]:
+    """Return the bytes of what stands outside the blocks, embedding and head by how the head is held."""
+    tables = {f"{name}.weight" for name in (config.family.embed_tokens, config.family.lm_head)}
+    shapes = outer_tensor_shapes(config).items()
+    others = 4 * sum(math.prod(shape) for name, shape in shapes if name not in tables)
+    return {head: others + table_bytes(config, dtype, head) for head in HEADS}
+
+
+def _memory(config: ModelConfig, spec: QuantSpec, offset_bytes: int, dtype: str) -> list[list[str]]:
+    """Return the bytes in memory by residency and head; dtype: of the embedding in the file."""
     shapes = [*model_linear_shapes(config).values()]
-    outer = 4 * sum(math.prod(shape) for shape in outer_tensor_shapes(config).values())
     cache = kv_cache_bytes(
         n_layers=config.num_hidden_layers,
         n_kv_heads=config.num_key_value_heads,
@@ -134,8 +142,9 @@ def _memory(config: ModelConfig, spec: QuantSpec, offset_bytes: int) -> list[lis
         page=PAGE,
     )
     return [
-        [residency, *map(format_bytes, (linears, outer, cache, linears + outer + cache))]
+        [residency, head, *map(format_bytes, (linears, outer, cache, linears + outer + cache))]
         for residency, linears in weight_bytes(shapes, spec=spec, offset_bytes=offset_bytes).items()
+        for head, outer in _outer_bytes(config, dtype).items()
     ]
 
 
@@ -166,14 +175,16 @@ def describe_model(path: str | Path, *, tensors: bool = False) -> str:
     if isinstance(quantization, QuantizationConfig):
         spec = quantization.spec
         offset_bytes = OFFSET_BITS // 8 if _has_offsets(quantization.layout) else 0
+    table = f"{config.family.embed_tokens}.weight"
+    dtype = checkpoint.info(table).dtype if table in checkpoint else ""
     try:
-        headers = ["in memory as", "linears", "embedding, head", "KV cache, full context", "sum"]
+        headers = ["in memory as", "head", "linears", "embedding, head", "KV cache, full context", "sum"]
         title = (
             ""
             if isinstance(quantization, QuantizationConfig)
             else "Quantized to INT4 with groups of 128 it would take (dense: as it is now):\n\n"
         )
-        parts.append(title + format_table(headers, _memory(config, spec, offset_bytes)))
+        parts.append(title + format_table(headers, _memory(config, spec, offset_bytes, dtype), left=2))
     except ShapeError as error:
         parts.append(f"No memory table: {error}")
     if tensors:

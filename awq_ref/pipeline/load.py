@@ -19,10 +19,13 @@ from awq_ref.model import (
     block_norm_shapes,
     block_prefix,
     block_router_shapes,
+    linears_of_one_input,
 )
 from awq_ref.pipeline.model import Model
+from awq_ref.pipeline.operators import block_operators
 from awq_ref.pipeline.reading import open_model, read_decoder
 from awq_ref.pipeline.stored import check_complete, open_quantization, read_linear, read_norm
+from awq_ref.pipeline.tables import HEADS, Head
 from awq_ref.text import GenerationDefaults, Tokenizer
 
 
@@ -33,14 +36,18 @@ def read_block(
     *,
     quantization: Quantization | None = None,
     residency: Residency = "packed",
+    joined: bool = False,
 ) -> Block:
-    """Read one layer of a checkpoint; of a float one all weights are float32."""
+    """Read one layer of a checkpoint; of a float one all weights are float32.
+
+    joined: linears that read one input become one product (`awq_ref.model.joined`).
+    """
     prefix = block_prefix(config, layer)
     norms = {name: read_norm(checkpoint, config, f"{prefix}{name}") for name in block_norm_shapes(config)}
     names = [*block_linear_shapes(config, layer), *block_router_shapes(config, layer)]
-    return Block(
-        norms, {n: read_linear(checkpoint, config, prefix + n, quantization, residency) for n in names}
-    )
+    linears = {name: read_linear(checkpoint, config, prefix + name, quantization) for name in names}
+    together = linears_of_one_input(config, layer) if joined else []
+    return Block(norms, block_operators(linears, together, residency))
 
 
 def _residency_note(blocks: list[Block], quantization: Quantization | None) -> str:
@@ -76,7 +83,7 @@ def open_tokenizer(path: str | Path, config: ModelConfig) -> Tokenizer | None:
     return tokenizer
 
 
-def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
+def load_model(path: str | Path, *, residency: Residency = "packed", head: Head = "float") -> Model:
     """Load a float or quantized checkpoint.
 
     Parameters
@@ -87,7 +94,10 @@ def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
     residency : "packed", "codes" or "dense"
         How quantized linears stay in memory: their bits, a byte per weight, or float32. Linears whose group size
         does not fit the packed planes are held as codes; `Model.residency_note` says so. A float checkpoint is
-        always float32, one of float8 numbers too, and embedding and head of any.
+        always float32, one of float8 numbers too.
+    head : "float" or "int8"
+        How the head stays in memory: float32, or int8 rows with a step each [AWQ-12]. The embedding stays 16 bits wide
+        where it is stored so and no float head shares it.
 
     Raises
     ------
@@ -106,15 +116,16 @@ def load_model(path: str | Path, *, residency: Residency = "packed") -> Model:
     (1, 3, 4096)
     """
     require_one_of("load_model", "residency", residency, RESIDENCIES)
+    require_one_of("load_model", "head", head, HEADS)
     checkpoint, config = open_model(path)
     quantization = open_quantization(checkpoint)
     check_complete(checkpoint, config, quantization)
     tokenizer = open_tokenizer(checkpoint.folder, config)
     defaults = GenerationDefaults.load(checkpoint.folder)
     blocks = [
-        read_block(checkpoint, config, layer, quantization=quantization, residency=residency)
+        read_block(checkpoint, config, layer, quantization=quantization, residency=residency, joined=True)
         for layer in range(config.num_hidden_layers)
     ]
-    decoder = read_decoder(checkpoint, config, blocks, quantization)
-    note = _residency_note(blocks, quantization)
+    decoder = read_decoder(checkpoint, config, blocks, quantization, head)
+    note = _residency_note(blocks, quantization) + ("" if head == "float" else f", head: {head}")
     return Model(decoder, tokenizer, quantization, note, defaults)

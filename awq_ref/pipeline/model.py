@@ -12,7 +12,7 @@ import numpy as np
 from awq_ref.checkpoint import Quantization
 from awq_ref.dtypes import F32, AnyArray
 from awq_ref.errors import CorpusError
-from awq_ref.model import Decoder, ModelConfig
+from awq_ref.model import Decoder, ModelConfig, Speculation
 from awq_ref.text import GenerationDefaults, Sampling, Tokenizer, sampler
 
 
@@ -105,6 +105,7 @@ class Model:
         seed: int | None = None,
         eos_token_ids: Collection[int] | None = None,
         overflow: str = "error",
+        speculate: int | Speculation = 0,
     ) -> Iterator[int]:
         """Yield new token ids one by one; temperature 0 takes the likeliest each time.
 
@@ -123,6 +124,9 @@ class Model:
         overflow : "error" or "roll"
             "error": the prompt must fit the context. "roll": the oldest tokens are dropped, from the prompt too, and
             the text goes on; see `awq_ref.model.stream`.
+        speculate : int or Speculation
+            Tokens to guess in a step from what the text has repeated so far, and to check in one pass; the ids stay the
+            same. A `Speculation` counts how many were right.
 
         Raises
         ------
@@ -141,6 +145,7 @@ class Model:
             pick=pick,
             eos_token_ids=ends,
             overflow=overflow,
+            speculate=speculate,
         )
 
     def generate(self, token_ids: AnyArray | list[int], **options: Any) -> list[int]:

@@ -11,7 +11,8 @@ from awq_ref.checkpoint import Checkpoint, Quantization
 from awq_ref.dtypes import F32
 from awq_ref.matmul import DenseLinear
 from awq_ref.model import Block, Decoder, Entrance, ModelConfig
-from awq_ref.pipeline.stored import read_norm, read_table
+from awq_ref.pipeline.stored import read_norm
+from awq_ref.pipeline.tables import Head, read_embedding, read_head
 
 
 def open_model(path: str | Path) -> tuple[Checkpoint, ModelConfig]:
@@ -52,21 +53,22 @@ def read_entrance(checkpoint: Checkpoint, config: ModelConfig) -> Entrance:
 
 
 def read_decoder(
-    checkpoint: Checkpoint, config: ModelConfig, blocks: list[Block], quantization: Quantization | None
+    checkpoint: Checkpoint,
+    config: ModelConfig,
+    blocks: list[Block],
+    quantization: Quantization | None,
+    head: Head = "float",
 ) -> Decoder:
     """Read what stands before and after the blocks, and put the decoder together."""
     family = config.family
-    embed_tokens = read_table(checkpoint, config, family.embed_tokens, quantization)
-    tied = config.tie_word_embeddings
-    head = embed_tokens if tied else read_table(checkpoint, config, family.lm_head, quantization)
-    head_bias = checkpoint.read(f"{family.lm_head}.bias") if family.head_bias else None
+    embed_tokens = read_embedding(checkpoint, config, quantization, head)
     norm, norm_bias = _norm_and_bias(checkpoint, config, family.final_norm)
     return Decoder(
         config,
         embed_tokens,
         blocks,
         norm,
-        DenseLinear(head, head_bias),
+        read_head(checkpoint, config, embed_tokens, quantization, head),
         norm_bias,
         read_entrance(checkpoint, config),
         _read_projection(checkpoint, config, family.project_out),

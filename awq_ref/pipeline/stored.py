@@ -6,7 +6,7 @@ read_weight, read_quantized_linear   a linear as floats, or as integers and thei
 read_integers            a module of integers, by its own name
 read_rows                some rows of a float tensor
 read_norm, read_table    a norm; the embedding or the head as floats
-read_linear              a linear as the operator that multiplies by it
+read_linear              a linear with its bias
 check_complete           all tensors are there, none is left over, said from the headers
 """
 
@@ -27,7 +27,7 @@ from awq_ref.checkpoint import (
 from awq_ref.checks import require_finite
 from awq_ref.dtypes import F32, I64, AnyArray
 from awq_ref.errors import FormatError, ShapeError
-from awq_ref.matmul import DenseLinear, Residency, to_operator
+from awq_ref.matmul import DenseLinear
 from awq_ref.model import (
     ModelConfig,
     block_prefix,
@@ -40,7 +40,7 @@ from awq_ref.model import (
 )
 from awq_ref.pack import LAYOUTS, unpack_linear
 from awq_ref.quantize import dequantize_linear, take_rows
-from awq_ref.spec import LinearOperator, QuantizedLinear
+from awq_ref.spec import QuantizedLinear
 
 FLOAT8 = "F8_E4M3"
 FLOATS = ("F16", "BF16", "F32", "F64", FLOAT8)
@@ -161,19 +161,15 @@ def read_table(
 
 
 def read_linear(
-    checkpoint: Checkpoint,
-    config: ModelConfig,
-    name: str,
-    quantization: Quantization | None,
-    residency: Residency,
-) -> LinearOperator:
+    checkpoint: Checkpoint, config: ModelConfig, name: str, quantization: Quantization | None
+) -> QuantizedLinear | DenseLinear:
     """Read one linear as it is stored: float under NAME.weight, integers under the names of the layout."""
     place, rows = stored_place(config, name)
     bias = read_rows(checkpoint, f"{place}.bias", rows) if f"{place}.bias" in checkpoint else None
     if not isinstance(quantization, QuantizationConfig) or _stored_as_float(checkpoint, place):
         return DenseLinear(read_weight(checkpoint, config, name, quantization), bias)
     linear = read_quantized_linear(checkpoint, config, name, quantization)
-    return to_operator(replace(linear, bias=bias), residency)
+    return replace(linear, bias=bias)
 
 
 def _linear_places(config: ModelConfig) -> Iterator[str]:

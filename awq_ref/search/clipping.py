@@ -110,11 +110,13 @@ def _search_group(
     largest = _largest(group)
     best, best_loss = largest.copy(), np.full_like(largest, np.inf)
     before = best_loss
+    error, product = np.empty_like(group), np.empty_like(group)  # one pair for all ratios
     for ratio in ratios:
         limit = largest * ratio
-        error = quantizer(group if ratio == 1.0 else np.clip(group, -limit[:, None], limit[:, None]))
-        error = error - group
-        loss: F32 = np.einsum("rk,rk->r", error @ block, error)
+        kept = group if ratio == 1.0 else np.clip(group, -limit[:, None], limit[:, None], out=product)
+        np.subtract(quantizer(kept), group, out=error)
+        np.matmul(error, block, out=product)
+        loss: F32 = np.einsum("rk,rk->r", product, error)
         before = loss if ratio == 1.0 else before
         better = loss < best_loss
         np.copyto(best, limit, where=better)

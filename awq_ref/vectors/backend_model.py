@@ -23,7 +23,7 @@ from awq_ref.model import (
 )
 from awq_ref.model.attention import Scores, attention
 from awq_ref.model.ops import ACTIVATIONS, layer_norm, rms_norm
-from awq_ref.model.rope import apply_rope, rope_frequencies, rope_tables
+from awq_ref.model.rope import ROPE_TYPES, apply_rope, rope_frequencies, rope_tables
 from awq_ref.spec import LinearOperator, QuantizedLinear, QuantSpec
 from awq_ref.vectors.backend_search import scale_dtype
 
@@ -32,6 +32,10 @@ Arrays = Mapping[str, AnyArray]
 Outputs = dict[str, AnyArray]
 
 ACTIVATION_NAMES = {"silu": "silu", "gelu_tanh": "gelu_pytorch_tanh"}
+ROPE_FIELDS = (
+    *("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    *("beta_fast", "beta_slow", "truncate", "short_factor", "long_factor"),
+)
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
 NORMS = ("input_layernorm", "post_attention_layernorm")
@@ -45,17 +49,23 @@ def _layer_norm(params: Params, inputs: Arrays) -> Outputs:
     return {"y": layer_norm(inputs["x"], inputs["weight"], eps=params["eps"]) + inputs["bias"]}
 
 
+def _hashable(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _rope(params: Params, inputs: Arrays) -> Outputs:
     x = inputs["x"]
-    names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+    attention = ROPE_TYPES[params["rope_type"]].attention
     config = RopeConfig(
         params["rope_type"],
         params["theta"],
         partial_rotary_factor=params["rotary_dim"] / x.shape[-1],
         neighbours=params["pairing"] == "neighbours",
-        **{name: params[name] for name in names if name in params},
+        attention_factor=attention(params) if attention else 1.0,
+        **{name: _hashable(params[name]) for name in ROPE_FIELDS if name in params},
     )
-    cos, sin = rope_tables(inputs["positions"][:, None], rope_frequencies(config, x.shape[-1]))
+    frequencies = rope_frequencies(config, x.shape[-1], int(inputs["positions"].max()) + 1)
+    cos, sin = rope_tables(inputs["positions"][:, None], frequencies, config.attention_factor)
     return {"y": apply_rope(x, cos, sin, out=np.empty_like(x), neighbours=config.neighbours)}
 
 

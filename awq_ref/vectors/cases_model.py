@@ -11,27 +11,22 @@ import numpy as np
 
 from awq_ref.dtypes import AnyArray
 from awq_ref.vectors.case import Case, Expected, within_bound
+from awq_ref.vectors.cases_rope import WHY, rope_cases
 from awq_ref.vectors.draws import Codes, Draws, Table, to_float16, to_float32
 from awq_ref.vectors.oracle_bits import Linear
 from awq_ref.vectors.oracle_model import (
     LIKELY,
     Layer,
-    Rope,
     Sizes,
     attend,
     gated_mlp,
     layer_norm,
     rms_norm,
-    rotated,
     run_block,
 )
 from awq_ref.vectors.running import Likely, Vector, Weights, exact_row, float_weights
 
 SOURCE = "vectors/oracle_model.py"
-WHY = (
-    "running error analysis: every float32 operation adds u = 2^-24 of its result, sums of n terms gamma_n of their "
-    "absolute terms in any order, exp and tanh 4 ulps, divisions and roots 4 u, angles 8 u"
-)
 LIKELY_WHY = (
     "8 times the likely error: as running error analysis, with roundings taken as independent (Higham and Mary 2019): "
     "errors added in quadrature, sums of n terms sqrt(n) u of their absolute terms; worst-case bounds would grow a "
@@ -72,40 +67,6 @@ def _norm_cases() -> Iterator[Case]:
         y = bounded([layer_norm(exact_row(row), weight, bias, eps) for row in x])
         inputs = {**inputs, "bias": array32(bias)}
         yield Case(f"L5/layer_norm/{name}", {"eps": eps}, inputs, {"y": y}, comment, SOURCE, flags)
-
-
-LLAMA3 = {
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
-ROPES: tuple[tuple[str, int, dict[str, Any], tuple[str, ...]], ...] = (
-    ("half", 8, {"theta": 10000.0, "rotary_dim": 8}, ("RopePairs",)),
-    ("neighbours", 8, {"theta": 10000.0, "rotary_dim": 8, "pairing": "neighbours"}, ("RopePairs",)),
-    ("partial", 12, {"theta": 500.0, "rotary_dim": 8}, ("RopePartial", "RopePairs")),
-    ("linear", 8, {"theta": 100.0, "rotary_dim": 8, "rope_type": "linear", "factor": 4.0}, ("RopeScaled",)),
-    ("llama3", 16, {"theta": 500.0, "rotary_dim": 16, "rope_type": "llama3", **LLAMA3}, ("RopeScaled",)),
-)
-
-
-def _rope_cases() -> Iterator[Case]:
-    positions = [0, 1, 2, 7, 100]
-    for name, head_dim, changes, flags in ROPES:
-        rope = Rope(**changes)
-        heads = 2
-        x = Draws(f"rope {name}").floats(len(positions) * heads, head_dim)
-        y = [rotated(exact_row(row), positions[i // heads], rope) for i, row in enumerate(x)]
-        shape = (len(positions), heads, head_dim)
-        expected = bounded(y)
-        assert expected.bound is not None
-        outputs = {"y": within_bound(expected.array.reshape(shape), expected.bound.reshape(shape), WHY)}
-        params = {**changes, "pairing": rope.pairing, "rope_type": rope.rope_type}
-        order = ("theta", "rotary_dim", "pairing", "rope_type", *LLAMA3)
-        params = {key: params[key] for key in order if key in params}
-        inputs = {"x": array32(x).reshape(shape), "positions": np.array(positions, dtype=np.int64)}
-        comment = f"Positions 0 1 2 7 100, {head_dim} channels."
-        yield Case(f"L5/rope/{name}", params, inputs, outputs, comment, SOURCE, flags)
 
 
 # name, tokens, columns, heads, key-value heads, window, cap, size of q and k, flags
@@ -276,7 +237,7 @@ def _block_cases() -> Iterator[Case]:
 def model_cases() -> Iterator[Case]:
     """Yield every case of level 5."""
     yield from _norm_cases()
-    yield from _rope_cases()
+    yield from rope_cases()
     yield from _attention_cases()
     yield from _mlp_cases()
     yield from _block_cases()

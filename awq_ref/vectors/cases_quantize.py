@@ -38,6 +38,17 @@ RANDOM: tuple[tuple[str, int, int, Rule, tuple[str, ...]], ...] = (
     ("whole-row", 5, 39, Rule(group_size=-1), ("WholeRow", "OddRows")),
     ("group-of-one", 3, 8, Rule(group_size=1), ("SmallGroup",)),
     ("float32-scales", 4, 32, Rule(scale_dtype="float32"), ("Basic",)),
+    (
+        "symmetric-float32",
+        4,
+        32,
+        Rule(symmetric=True, scale_dtype="float32"),
+        ("Symmetric", "SymmetricDivisor"),
+    ),
+    (
+        *("symmetric-3-float32", 3, 32),
+        *(Rule(bits=3, symmetric=True, scale_dtype="float32"), ("Symmetric", "SymmetricDivisor")),
+    ),
 )
 
 

@@ -31,6 +31,7 @@ LOSS_WHY = (
     "float32 in any order; codes are exact, no quotient lies within 2^-12 of a tie"
 )
 ALPHAS = [0.0, 0.25, 0.5, 0.75, 1.0]
+TWENTIETHS = [n / 20 for n in range(20)]  # what llm-awq and AutoAWQ try
 RATIOS = [1.0, 0.9, 0.8, 0.7, 0.6]
 
 
@@ -122,11 +123,11 @@ def _is_clear(losses: list[tuple[float, float]]) -> bool:
     return all(loss - bound > limit for i, (loss, bound) in enumerate(losses) if i != best)
 
 
-def _search_case(name: str, rule: Rule, formula: str) -> Case:
+def _search_case(name: str, rule: Rule, formula: str, alphas: list[float]) -> Case:
     full = f"L4/search_scales/{name}"
     for attempt in range(500):
         weight, matrix, statistic = _problem(full, 3, rule, attempt)
-        candidates = [[to_float32(s) for s in channel_scales(statistic, alpha, formula)] for alpha in ALPHAS]
+        candidates = [[to_float32(s) for s in channel_scales(statistic, alpha, formula)] for alpha in alphas]
         if not all(is_steady(scaled(weight, scales), rule) for scales in candidates):
             continue
         losses = [loss_of(weight, scales, matrix, rule, SCALE_ERROR) for scales in candidates]
@@ -146,7 +147,7 @@ def _search_case(name: str, rule: Rule, formula: str) -> Case:
         ),
         "choice": exact(choice, "int64"),
     }
-    params = {**rule.params(), "formula": formula, "alphas": ALPHAS}
+    params = {**rule.params(), "formula": formula, "alphas": alphas}
     comment = "A change of 2^-17 in the scales changes no code; the best loss is clear of the others."
     flags = ("FullGram", "ScalesUndone", "AlphaEnds", "Normalized")
     return Case(full, params, inputs, outputs, comment, SOURCE, flags)
@@ -200,8 +201,10 @@ def search_cases() -> Iterator[Case]:
     yield from _scales_cases()
     for name, rule in LOSSES:
         yield _loss_case(name, rule)
-    yield _search_case("awq", Rule(group_size=16), "awq")
-    yield _search_case("llm-awq", Rule(bits=3, group_size=32), "llm-awq")
+    yield _search_case("awq", Rule(group_size=16), "awq", ALPHAS)
+    yield _search_case("llm-awq", Rule(bits=3, group_size=32), "llm-awq", ALPHAS)
+    published = Rule(group_size=32, range_rule="minmax", scale_dtype="float32")
+    yield _search_case("llm-awq-float32", published, "llm-awq", TWENTIETHS)
     yield _equal_case()
     yield _clip_case("bits-4", Rule(group_size=16))
     yield _clip_case("bits-3", Rule(bits=3, group_size=32))

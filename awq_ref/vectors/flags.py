@@ -145,6 +145,23 @@ FLAGS: dict[str, str] = {
     ),
     "RopePartial": "Only the first channels of a head turn, and the exponents count those alone.",
     "RopeScaled": "Frequencies are rescaled for long contexts; llama3 blends between two wave lengths.",
+    "RopeDynamic": (
+        "The base grows with the text, from the original length on: with a base that grows below it, or to another "
+        "power than D / (D - 2), all keys are turned wrongly."
+    ),
+    "RopeYarn": (
+        "Fast pairs stay, slow ones are divided, with a ramp between: linear in the pair's number, its ends rounded "
+        "outwards unless `truncate` is false, and held to the pairs that there are."
+    ),
+    "RopeLong": (
+        "Two lists of divisors: the length of the whole text chooses, not the position of a token, and all tokens "
+        "take the same one."
+    ),
+    "RopeBoundary": "A text of exactly the original length is still short; with one token more it is long.",
+    "RopeAttention": (
+        "Cosines and sines are multiplied by a factor that follows from the stretch. Left out, or used for yarn and "
+        "longrope alike, scores are off by its square, and long texts lose their sharpness."
+    ),
     "GroupedQueries": (
         "Several query heads read one key-value head: head h reads h div ratio, not h mod kv_heads."
     ),

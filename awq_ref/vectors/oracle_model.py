@@ -1,6 +1,6 @@
 """Oracle of levels 5 and 6: the operators of a decoder, one block, a whole model, token by token in plain loops.
 
-    rms_norm, layer_norm, rotated, attend, gated_mlp    the operators
+    rms_norm, layer_norm, attend, gated_mlp             the operators; rope is in `oracle_rope`
     Sizes, LayerWeights, run_block                      one block, with its cache
     Model, margin, largest                              a whole model; its largest logits, and how clear they are
 
@@ -11,11 +11,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from awq_ref.vectors.oracle_real import cos_sin, power
+from awq_ref.vectors.oracle_rope import Rope, rotated
 from awq_ref.vectors.running import Bounded, Likely, U, Vector, Weights, dot, exact_row, slack, total
 
 LIKELY = 8.0  # a bound is so many times the likely error: some 14 standard deviations of the roundings
-ANGLE_ULPS = 8  # of an angle that was held in float32: frequency, product, argument
 
 
 def rms_norm(x: Vector, weight: Sequence[float], eps: float) -> Vector:
@@ -30,52 +29,6 @@ def layer_norm(x: Vector, weight: Sequence[float], bias: Sequence[float], eps: f
     mean = total(x) / Bounded(float(len(x)))
     y = rms_norm([xi - mean for xi in x], weight, eps)
     return [yi + Bounded(b) for yi, b in zip(y, bias, strict=True)]
-
-
-@dataclass(frozen=True)
-class Rope:
-    """The parameters of `rope`."""
-
-    theta: float
-    rotary_dim: int
-    pairing: str = "half"
-    rope_type: str = "default"
-    factor: float = 1.0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_max_position_embeddings: int = 1
-
-    def frequencies(self) -> list[float]:
-        """Return the angle from one position to the next, for each pair."""
-        plain = [power(self.theta, -2.0 * i / self.rotary_dim) for i in range(self.rotary_dim // 2)]
-        if self.rope_type == "linear":
-            return [f / self.factor for f in plain]
-        if self.rope_type == "llama3":
-            return [self._blended(f) for f in plain]
-        return plain
-
-    def _blended(self, f: float) -> float:
-        turns = self.original_max_position_embeddings * f / (2.0 * math.pi)
-        kept = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
-        kept = max(0.0, min(1.0, kept))
-        return kept * f + (1.0 - kept) * f / self.factor
-
-    def pair(self, i: int) -> tuple[int, int]:
-        half = self.rotary_dim // 2
-        return (i, i + half) if self.pairing == "half" else (2 * i, 2 * i + 1)
-
-
-def rotated(x: Vector, position: int, rope: Rope) -> Vector:
-    """Return one head's channels, turned by the angles of a position."""
-    y = list(x)
-    for i, frequency in enumerate(rope.frequencies()):
-        angle = position * frequency
-        cosine, sine = cos_sin(angle)
-        off = ANGLE_ULPS * U * abs(angle) + 2 * U
-        c, s = Bounded(cosine, off), Bounded(sine, off)
-        a, b = rope.pair(i)
-        y[a], y[b] = x[a] * c - x[b] * s, x[b] * c + x[a] * s
-    return y
 
 
 def attend(

@@ -1,6 +1,6 @@
 """Functions of real numbers that are the same on every machine: 40 digits of decimal arithmetic, rounded once.
 
-    exp, power, tanh, cos_sin   float64 results; the mathematical library of a platform takes no part
+    exp, log, power, tanh, cos_sin   float64 results; the mathematical library of a platform takes no part
 
 Python's `decimal` computes exp and ln to the last digit of its precision; the series of cosine and sine are summed in
 it. Source: Python documentation, module decimal; the Taylor series.
@@ -19,6 +19,11 @@ TERMS = 40  # of the series: pi**40 / 40! is below 1e-27
 def exp(x: float) -> float:
     """Return e**x."""
     return float(CONTEXT.exp(Decimal(x)))
+
+
+def log(x: float) -> float:
+    """Return the natural logarithm."""
+    return float(CONTEXT.ln(Decimal(x)))
 
 
 @lru_cache(maxsize=1 << 12)

@@ -189,7 +189,7 @@ def test_the_memory_of_the_cache_counts_windows(tmp_path, family, kib):
     write_tiny_family(tmp_path / "model", family, max_position_embeddings=4096)
     quantize(tmp_path / "model", tmp_path / "out", recipe="rtn")
     said = f"{kib:.2f} KiB" if kib < 1024 else f"{kib / 1024:.2f} MiB"
-    assert describe_model(tmp_path / "out").count(f" {said} |") == 3  # one for every residency
+    assert describe_model(tmp_path / "out").count(f" {said} |") == 6  # one for every residency and head
 
 
 @EVERY_FAMILY

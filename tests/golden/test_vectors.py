@@ -6,7 +6,7 @@ import time
 import pytest
 from helpers.json_schema import problems
 from helpers.source import ROOT
-from helpers.witnesses import PAGE, provenance, records
+from helpers.witnesses import CONFORMANCE, PAGE, provenance, records, with_table
 
 from awq_ref.vectors import ModuleBackend, exit_code, files_of, make_cases, read_cases, run_cases
 from awq_ref.vectors.flags import FLAGS
@@ -76,3 +76,5 @@ def test_the_table_of_witnesses_is_that_of_their_records():
     assert len(kept) >= 4
     assert not [name for name, record in kept.items() if record["failed"]]
     assert provenance() == PAGE.read_text(encoding="utf-8"), "tools/write_witnesses.py"
+    page = CONFORMANCE.read_text(encoding="utf-8")
+    assert page == with_table(page), "tools/write_witnesses.py"

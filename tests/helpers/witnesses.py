@@ -4,6 +4,8 @@ WITNESSES        name of its module -> the package that it needs
 importable       those that can be run here
 run_witness      module -> a record of what became of the cases
 provenance       records -> the page PROVENANCE.md
+third_parties    records -> the tables of docs/conformance.md
+with_table       that page -> the page with its tables as the records have them
 """
 
 import importlib.util
@@ -16,19 +18,24 @@ from helpers.source import ROOT
 from awq_ref.vectors import ModuleBackend, read_cases, read_xfail, run_cases
 
 FOLDER = ROOT / "tests" / "parity" / "witnesses"
+CONFORMANCE = ROOT / "docs" / "conformance.md"
+BEGIN, END = "<!-- written by tools/write_witnesses.py -->\n", "<!-- end -->\n"
 PAGE = ROOT / "awq_ref" / "vectors" / "schema" / "PROVENANCE.md"
 WITNESSES = {
     "autoawq": "awq",
     "compressed_tensors": "compressed_tensors",
     "gguf": "gguf",
+    "gptqmodel": "gptqmodel",
     "mlx": "mlx",
     "onnxruntime": "onnxruntime",
     "transformers": "transformers",
 }
+NEED_TORCH = ("autoawq", "gptqmodel")
 WHAT = {
-    "autoawq": "its packers of gemm, gemv, gemv_fast, marlin; `dequantize_gemm`; its quantizer (float32)",
+    "autoawq": "packers of gemm, gemv, gemv_fast, marlin; `dequantize_gemm`; quantizer and search of scales (float32)",
     "compressed_tensors": "`pack_to_int32`, `unpack_from_int32`, its decompressor, its converter of AutoAWQ's gemm",
     "gguf": "Q4_0 and Q4_1 blocks",
+    "gptqmodel": "its packer, its way from v2 to v1, its unpacking (of the source, without its kernels)",
     "mlx": "`dequantize`, `quantized_matmul`, the operators of `mx.fast`, on a CPU",
     "onnxruntime": "`MatMulNBits` on a CPU, in float32: products, and the codes that it reads",
     "transformers": "torch's operators, `LlamaForCausalLM` with the vectors' weights, its `generate`",
@@ -46,10 +53,15 @@ it needs and writes this table). A case that a witness has no function for is no
 
 """
 TAIL = """
-Level 4 (the search's inner numbers) has no witness of another project yet: llm-awq and AutoAWQ have no function that
-computes them alone. Of level 2 AutoAWQ's quantizer confirms asymmetric grids in float32; scales in float16, symmetric
-grids and the range that contains 0 are this project's choices, stated in docs/conformance.md. GPTQ's layouts have
-their literals, no witness that runs.
+Of level 4 AutoAWQ's own search of scales, with what it tries written down, confirms the formula `llm-awq`
+(`channel_scales` at alpha 0 and 0.35; it never tries 1) and a whole search: 20 scales, 20 losses and the choice of
+`L4/search_scales/llm-awq-float32`. Its inputs there are sqrt(n) times the Cholesky factor of the Gram matrix, so that
+its mean over tokens and outputs is the loss of docs/conformance.md. Not comparable: the formula `awq`, which is this
+project's; cases whose scales are stored in float16, since AutoAWQ quantizes with scales in the dtype of the weight;
+its search of clips, which returns the best limits and no losses, and stops at ratio 0.55. Of level 2 its quantizer
+confirms asymmetric and symmetric grids with scales in float32. Scales in float16 and the range that contains 0 are
+this project's choices, stated in docs/conformance.md. GPTQModel's way from v2 to v1 is witnessed at 2, 4 and 8 bits,
+not at 3.
 
 ## Discrepancies
 """
@@ -57,9 +69,9 @@ their literals, no witness that runs.
 
 @cache  # a witness may put modules of its own in their place
 def importable():
-    """Return the witnesses whose packages are here; AutoAWQ's needs torch beside its source."""
+    """Return the witnesses whose packages are here; those that are read from source need torch beside it."""
     found = [name for name, package in WITNESSES.items() if importlib.util.find_spec(package)]
-    return [name for name in found if name != "autoawq" or importlib.util.find_spec("torch")]
+    return [name for name in found if name not in NEED_TORCH or importlib.util.find_spec("torch")]
 
 
 def known_failures(name):
@@ -95,8 +107,12 @@ def _discrepancies(name, record):
         return ""
     text = (FOLDER / f"{name}.xfail").read_text(encoding="utf-8")
     why = " ".join(line[1:].strip() for line in text.splitlines() if line.startswith("#"))
-    cases = ", ".join(f"`{case}`" for case in record["known failures"])
-    return f"\n**{record['name']} {record['version']}.** {why} Cases: {cases}.\n"
+    sizes = {case.id: sum(array.nbytes for array in case.inputs.values()) for case in read_cases()}
+    ordered = sorted(
+        record["known failures"], key=lambda case: (sizes[case], case)
+    )  # the smallest comes first
+    cases = ", ".join(f"`{case}`" for case in ordered)
+    return f"\n**{record['name']} {record['version']}.** {why} Cases, the smallest first: {cases}.\n"
 
 
 def provenance():
@@ -108,3 +124,24 @@ def provenance():
         rows.append(f"| {record['name']} {record['version']} | {WHAT[name]} | {total} cases: {counts} |")
     table = "\n".join(rows) + "\n"
     return HEAD + table + TAIL + "".join(_discrepancies(*item) for item in records().items())
+
+
+def third_parties():
+    """Return the tables of docs/conformance.md: who confirms how many cases of each level, and what differs."""
+    levels = [f"L{n}" for n in range(7)]
+    kept = records()
+    rows = [f"| implementation | {' | '.join(levels)} | operations |", "|---|" + "---|" * (len(levels) + 1)]
+    for record in kept.values():
+        counts = Counter()
+        for what, n in record["passed"].items():
+            counts[what.split()[0]] += n
+        ops = ", ".join(f"`{op}`" for op in dict.fromkeys(what.split()[1] for what in record["passed"]))
+        cells = " | ".join(str(counts[level] or "") for level in levels)
+        rows.append(f"| {record['name']} {record['version']} | {cells} | {ops} |")
+    return "\n".join(rows) + "\n" + "".join(_discrepancies(*item) for item in kept.items())
+
+
+def with_table(page):
+    """Return the page with its tables as the records have them."""
+    before, rest = page.split(BEGIN)
+    return before + BEGIN + third_parties() + END + rest.split(END)[1]

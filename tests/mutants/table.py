@@ -14,11 +14,12 @@ from mutants.bits_blocks import BITS_BLOCKS
 from mutants.bits_others import BITS_OTHERS
 from mutants.models import MODELS
 from mutants.numbers import NUMBERS
+from mutants.ropes import ROPES
 
 from awq_ref.vectors import read_cases
 from awq_ref.vectors.compare import compare_outputs
 
-MUTANTS = [*BITS, *BITS_BLOCKS, *BITS_OTHERS, *NUMBERS, *MODELS]
+MUTANTS = [*BITS, *BITS_BLOCKS, *BITS_OTHERS, *NUMBERS, *MODELS, *ROPES]
 PAGE = ROOT / "docs" / "mutants.md"
 HEAD = """# Mutants: do the vectors catch bugs?
 

@@ -3,11 +3,12 @@
 import numpy as np
 from mutants.textbook_blocks import Blocks
 from mutants.textbook_products import F32, Products
+from mutants.textbook_ropes import Ropes
 
 F64 = np.float64
 
 
-class Textbook(Blocks, Products):
+class Textbook(Blocks, Products, Ropes):
     scale_floor = 2.0**-16
     llm_awq_floor = 1e-4
 
@@ -103,22 +104,11 @@ class Textbook(Blocks, Products):
         scaled = centred / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + params["eps"])
         return {"y": scaled * inputs["weight"] + inputs["bias"]}
 
-    def frequencies(self, params, dim):
-        f = params["theta"] ** (-2.0 * np.arange(dim // 2, dtype=F64) / dim)
-        kind = params.get("rope_type", "default")
-        if kind == "linear":
-            return f / params["factor"]
-        if kind == "llama3":
-            turns = params["original_max_position_embeddings"] * f / (2 * np.pi)
-            low, high = params["low_freq_factor"], params["high_freq_factor"]
-            kept = np.clip((turns - low) / (high - low), 0, 1)
-            return kept * f + (1 - kept) * f / params["factor"]
-        return f
-
     def rope(self, x, positions, params, dim):
         """Turn x (T, heads, head_dim), of which the first dim channels turn."""
-        angles = positions.astype(F64)[:, None, None] * self.frequencies(params, dim)
-        cos, sin = np.cos(angles), np.sin(angles)
+        told = {**params, "length": self.length_of(positions)}
+        angles = positions.astype(F64)[:, None, None] * self.frequencies(told, dim)
+        cos, sin = (self.attention_factor(params) * f(angles) for f in (np.cos, np.sin))
         y = x.astype(F64)
         first, second = self.pairs(params["pairing"], dim)
         a, b = x[..., first].astype(F64), x[..., second].astype(F64)

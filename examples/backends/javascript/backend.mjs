@@ -1,138 +1,200 @@
-#!/usr/bin/env node
-// A backend for the vectors of awq_ref, levels L0 to L3, in JavaScript (node >= 18, no package).
-// docs/conformance.md says what is asked, docs/layouts.md where the bits lie (layouts.mjs), docs/equations.md
-// what [AWQ-n] is.
+// A backend for the vectors of awq_ref, levels L0 to L3, in JavaScript: one file, node >= 18, no package.
+// docs/conformance.md says what is asked, docs/layouts.md where bits lie, docs/equations.md what [AWQ-n] is.
 // Every number is a double: a code times a float32 is exact in it, and what is left to do is to round once.
-import { pack, packedLinear, plainLinear, sizesOf, unpack } from "./layouts.mjs";
-import { anyInput, array, input, know, need, rint, round, serve } from "./protocol.mjs";
+import { createInterface } from "node:readline";
 
+// ---- Refusals, which become the answers "invalid" and "unsupported" ----
+const need = (holds, what) => { if (!holds) throw { status: "invalid", message: what }; };
+const know = (known, what) => { if (!known) throw { status: "unsupported", message: what }; };
+// Rounding: to the nearest, ties to even.
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
-const FLOATS = ["float16", "float32"];
-const PRECISIONS = ["float32", "float16_weights", "float16"];
-
-// [AWQ-4]
-function dequantize(l, { weight_dtype }) {
-  know(FLOATS.includes(weight_dtype), "weight_dtype");
-  const weight = array(weight_dtype, l.O, l.I);
-  l.codes.data.forEach((code, k) => {
-    const g = Math.floor(k / l.I) * l.G + l.groups.data[k % l.I];
-    const [scale, zero] = [l.scales.data[g], l.zeros.data[g]];
-    weight.data[k] = l.hasOffset ? code * scale + zero : (code - zero) * scale;
-  });
-  return { weight };
+const rint = (x) => (Math.abs(x) < 2 ** 51 ? x + 1.5 * 2 ** 52 - 1.5 * 2 ** 52 : x); // no bit for a fraction
+const rounded = (x, dtype) => (dtype === "float16" ? fromHalf(toHalf(x)) : Math.fround(x));
+function toHalf(x) {
+  const exponent = Math.max(Math.floor(Math.log2(Math.abs(x))), -14);
+  const bits = (exponent + 14) * 1024 + rint(Math.abs(x) * 2 ** (10 - exponent)); // a carry goes up
+  return (x < 0 ? 0x8000 : 0) | Math.min(bits, 0x7c00);
+}
+function fromHalf(raw) {
+  const [exponent, mantissa] = [(raw >> 10) & 31, raw & 1023];
+  const size = exponent ? (1024 + mantissa) * 2 ** (exponent - 25) : mantissa * 2 ** -24;
+  return exponent === 31 ? NaN : raw >> 15 ? -size : size; // an infinity is refused as a NaN is
 }
 
-// [AWQ-1], [AWQ-2]: scale and zero point of one group, each step rounded to float32.
-function gridOf(group, { qmax, middle, symmetric }, { range_rule, scale_dtype }) {
-  const fromZero = range_rule === "zero" ? [0] : [];
-  const low = Math.min(...fromZero, ...group);
-  const high = Math.max(...fromZero, ...group);
+// ---- Arrays: {dtype, shape, data}, data a Float64Array whatever the dtype ----
+const TYPES = { uint8: Uint8Array, int8: Int8Array, int32: Int32Array, float32: Float32Array };
+TYPES.float16 = Uint16Array; // little-endian, as every machine that runs node
+const array = (dtype, ...shape) => ({ dtype, shape, data: new Float64Array(shape.reduce((n, m) => n * m)) });
+// An input of the request, finite. A null in `shape` is any size; "float" is float16 or float32.
+function input({ inputs }, name, dtype, ...shape) {
+  const given = inputs[name];
+  need(given?.dtype.startsWith(dtype) && given.dtype in TYPES, `${name}: dtype`);
+  need(`${given.shape}` === `${shape.map((size, axis) => size ?? given.shape[axis])}`, `${name}: shape`);
+  const bytes = Uint8Array.from(Buffer.from(given.data, "hex"));
+  const elements = new TYPES[given.dtype](bytes.buffer);
+  const data = Float64Array.from(elements, given.dtype === "float16" ? fromHalf : Number);
+  need(data.length === array("", ...given.shape).data.length, `${name}: number of elements`);
+  need(data.every(Number.isFinite), `${name}: not finite`);
+  return { ...given, data };
+}
+function encoded({ dtype, shape, data }) { // integers lose what is above their width
+  const elements = TYPES[dtype].from(dtype === "float16" ? Array.from(data, toHalf) : data);
+  return { dtype, shape, data: Buffer.from(elements.buffer).toString("hex") };
+}
+
+// ---- A linear: O outputs, I inputs, G groups; codes (O, I), scales and zeros (O, G), groups (I) ----
+function sizesOf({ params: { bits, group_size, layout }, inputs }, O, I) {
+  know([2, 3, 4, 8].includes(bits), "bits");
+  need(group_size === -1 || (Number.isInteger(group_size) && group_size > 0), "group_size");
+  const group = group_size === -1 ? I : group_size;
+  need(I % group === 0 || inputs.g_idx || layout?.startsWith("gptq"), "group_size");
+  return { O, I, G: Math.ceil(I / group), group, bits, qmax: 2 ** bits - 1 };
+}
+function linear(request, l, codes, scales, zeros) { // zeros are zero points, or offsets if they are floats
+  need(codes.data.every((code) => code <= l.qmax), "int_weight: does not fit");
+  need(zeros.dtype !== "uint8" || zeros.data.every((zero) => zero <= l.qmax), "zero_point: does not fit");
+  const groups = request.inputs.g_idx ? input(request, "g_idx", "int32", l.I) : array("int32", l.I);
+  if (!request.inputs.g_idx) groups.data = groups.data.map((_, i) => Math.floor(i / l.group));
+  need(groups.data.every((g) => g >= 0 && g < l.G), "g_idx: no such group");
+  return { ...l, codes, scales, zeros, groups, isOffset: zeros.dtype !== "uint8" };
+}
+function plainLinear(request) {
+  const codes = input(request, "int_weight", "uint8", null, null);
+  const l = sizesOf(request, ...codes.shape);
+  const scales = input(request, "scales", "float", l.O, l.G);
+  const [name, dtype] = request.inputs.offset ? ["offset", scales.dtype] : ["zero_point", "uint8"];
+  return linear(request, l, codes, scales, input(request, name, dtype, l.O, l.G));
+}
+
+// ---- L0: a row of a stored tensor is an input or a group, a column an output ----
+// Where bit t of the b-bit code (row, o) lies in a tensor with `width` words a row, counted in bits.
+const ORDERS = {
+  gemm: (row, o, t, b, width) => 32 * (row * width + (o >> 3)) + [0, 16, 4, 20, 8, 24, 12, 28][o & 7] + t,
+  across: (row, o, t, b, width) => 32 * row * width + o * b + t,
+  down: (row, o, t, b, width) => 32 * (((row * b + t) >> 5) * width + o) + ((row * b + t) & 31),
+};
+// Order of the codes, of the zero points; whether these are stored less 1; bits.
+const LAYOUTS = { gemm: ["gemm", "gemm", false, [4]], gptq: ["down", "across", true, [2, 4, 8]] };
+function layoutOf({ params: { layout, bits, out_features: O, in_features: I } }) {
+  know(Object.hasOwn(LAYOUTS, layout) && LAYOUTS[layout][3].includes(bits), "layout, bits");
+  know((O * bits) % 32 === 0 && (layout === "gemm" || (I * bits) % 32 === 0), "a word that is part full");
+  return LAYOUTS[layout];
+}
+// Codes (O, rows) into words, or with `from` out of them. `minus`: 1 less in a whole word, 0 borrows.
+function move(l, order, codes, minus, from = null) {
+  const rows = codes.shape[1];
+  const shape = order === "down" ? [(rows * l.bits) / 32, l.O] : [rows, (l.O * l.bits) / 32];
+  const ones = minus ? (2 ** 32 - 1) / l.qmax : 0;
+  const stored = from ? input(from.request, from.name, "int32", ...shape) : array("int32", ...shape);
+  stored.data = stored.data.map((word) => word + (from ? ones : -ones)); // modulo 2^32
+  for (let n = 0; n < codes.data.length * l.bits; n++) {
+    const [k, t] = [Math.floor(n / l.bits), n % l.bits];
+    const at = ORDERS[order](k % rows, Math.floor(k / rows), t, l.bits, shape[1]);
+    if (from) codes.data[k] += ((stored.data[at >> 5] >> (at & 31)) & 1) << t;
+    else stored.data[at >> 5] += ((codes.data[k] >> t) & 1) * 2 ** (at & 31);
+  }
+  return from ? codes : stored;
+}
+function transposed({ dtype, shape: [n, m], data }) {
+  return { dtype, shape: [m, n], data: data.map((_, k) => data[(k % n) * m + Math.floor(k / n)]) };
+}
+function packedLinear(request) {
+  const [[order, zeroOrder, minus], { out_features, in_features }] = [layoutOf(request), request.params];
+  const l = sizesOf(request, out_features, in_features);
+  const codes = move(l, order, array("uint8", l.O, l.I), false, { request, name: "qweight" });
+  const zeros = move(l, zeroOrder, array("uint8", l.O, l.G), minus, { request, name: "qzeros" });
+  return linear(request, l, codes, transposed(input(request, "scales", "float16", l.G, l.O)), zeros);
+}
+function unpack(request) {
+  const { codes, scales, zeros, groups } = packedLinear(request);
+  return { int_weight: codes, scales, zero_point: zeros, ...(request.inputs.g_idx && { g_idx: groups }) };
+}
+function pack(request) {
+  const [[order, zeroOrder, minus], l] = [layoutOf(request), plainLinear(request)];
+  need(l.O === request.params.out_features && l.I === request.params.in_features, "int_weight: shape");
+  know(!l.isOffset && l.scales.dtype === "float16", "offsets, scales in float32");
+  const [qweight, qzeros] = [move(l, order, l.codes, false), move(l, zeroOrder, l.zeros, minus)];
+  return { qweight, qzeros, scales: transposed(l.scales), ...(request.inputs.g_idx && { g_idx: l.groups }) };
+}
+
+// ---- L1 [AWQ-4], L3 [AWQ-10] ----
+const linearOf = (request) => (request.params.layout ? packedLinear : plainLinear)(request);
+const weightsOf = (l) => l.codes.data.map((code, k) => {
+  const g = Math.floor(k / l.I) * l.G + l.groups.data[k % l.I];
+  return l.isOffset ? code * l.scales.data[g] + l.zeros.data[g] : (code - l.zeros.data[g]) * l.scales.data[g];
+});
+function dequantize(request) {
+  const [l, dtype] = [linearOf(request), request.params.weight_dtype];
+  know(/^float(16|32)$/.test(dtype), "weight_dtype");
+  return { weight: { dtype, shape: [l.O, l.I], data: weightsOf(l) } };
+}
+function roundActivations(request) { // d = max |x| / 127 of `size` neighbours, and the codes rint(x / d)
+  const [x, size] = [input(request, "x", "float32", null, null), request.params.act_group_size];
+  need(size > 0 && x.shape[1] % size === 0, "act_group_size");
+  const [d, codes] = [array("float32", x.shape[0], x.shape[1] / size), array("int8", ...x.shape)];
+  for (let k = 0; k < x.data.length; k += size) {
+    const group = x.data.subarray(k, k + size);
+    const step = (d.data[k / size] = Math.fround(Math.max(...group.map(Math.abs)) / 127));
+    codes.data.set(group.map((v) => (step ? clamp(rint(Math.fround(v / step)), -127, 127) : 0)), k);
+  }
+  return { act_codes: codes, act_scales: d };
+}
+function matmul(request) { // with int8 activations x is a code times d
+  const [l, { precision, act_group_size: size }] = [linearOf(request), request.params];
+  know(size || ["float32", "float16_weights", "float16"].includes(precision), "precision");
+  let { data: x, shape } = input(request, "x", "float", null, l.I);
+  const bias = request.inputs.bias ? input(request, "bias", "float32", l.O).data : new Float64Array(l.O);
+  need(!size || l.group % size === 0, "act_group_size");
+  const { act_codes, act_scales } = size ? roundActivations(request) : {};
+  if (size) x = act_codes.data.map((code, k) => code * act_scales.data[Math.floor(k / size)]);
+  const [y, weights] = [array("float32", shape[0], l.O), weightsOf(l)];
+  const row = (t) => x.slice(t * l.I, (t + 1) * l.I);
+  const dot = (t, o) => row(t).reduce((sum, v, i) => sum + v * weights[o * l.I + i], bias[o]);
+  return { y: { ...y, data: y.data.map((_, k) => dot(Math.floor(k / l.O), k % l.O)) } };
+}
+
+// ---- L2 [AWQ-1] to [AWQ-3]: each step rounded to float32 ----
+function gridOf(group, { bits, qmax }, { symmetric, range_rule, scale_dtype }) {
+  const reached = range_rule === "zero" ? [0, ...group] : group;
+  const [low, high] = [Math.min(...reached), Math.max(...reached)];
   const width = Math.max(Math.fround(symmetric ? Math.max(-low, high) : high - low), Math.fround(1e-5));
-  const scale = round(Math.fround(width / (symmetric ? middle - 1 : qmax)), scale_dtype);
-  return [scale, symmetric ? middle : clamp(-rint(Math.fround(low / scale)), 0, qmax)];
+  const scale = rounded(Math.fround(width / (symmetric ? 2 ** (bits - 1) - 1 : qmax)), scale_dtype);
+  return [scale, symmetric ? 2 ** (bits - 1) : clamp(-rint(Math.fround(low / scale)), 0, qmax)];
 }
-
-// A grid, codes on the grid that is given, or both: `outputs` are their names.
-function quantize(request, outputs) {
-  const { params } = request;
-  const given = !outputs.includes("scales");
+function quantize(request) { // a grid, codes on the grid that is given, or both
+  const [choose, params] = [request.op !== "quantize", request.params];
   const weight = input(request, "weight", "float32", null, null);
   const l = sizesOf(request, ...weight.shape);
-  know(
-    given || (["zero", "minmax"].includes(params.range_rule) && FLOATS.includes(params.scale_dtype)),
-    "params",
-  );
-  const clips = request.inputs.clip && anyInput(request, "clip", "float32", l.O, l.G).data;
-  need(clips?.every((clip) => clip >= 0) ?? true, "clip");
-  const scales = given ? input(request, "scales", "float", l.O, l.G) : array(params.scale_dtype, l.O, l.G);
-  const zero_point = given ? input(request, "zero_point", "uint8", l.O, l.G) : array("uint8", l.O, l.G);
+  const clip = request.inputs.clip && input(request, "clip", "float32", l.O, l.G).data;
+  const scales = choose ? array(params.scale_dtype, l.O, l.G) : input(request, "scales", "float", l.O, l.G);
+  const zero_point = choose ? array("uint8", l.O, l.G) : input(request, "zero_point", "uint8", l.O, l.G);
   const int_weight = array("uint8", l.O, l.I);
   for (let g = 0; g < l.O * l.G; g++) {
-    const row = Math.floor(g / l.G) * l.I;
-    const first = (g % l.G) * l.group;
-    const [start, end] = [row + first, row + Math.min(first + l.group, l.I)];
-    const group = weight.data.slice(start, end).map((w) => (clips ? clamp(w, -clips[g], clips[g]) : w));
-    if (!given) [scales.data[g], zero_point.data[g]] = gridOf(group, l, params);
+    const start = Math.floor(g / l.G) * l.I + (g % l.G) * l.group;
+    const bounded = (w) => (clip ? clamp(w, -clip[g], clip[g]) : w);
+    const group = weight.data.slice(start, start + l.group).map(bounded);
+    if (choose) [scales.data[g], zero_point.data[g]] = gridOf(group, l, params);
     const [scale, zero] = [scales.data[g], zero_point.data[g]];
-    need(scale > 0 && Number.isFinite(scale) && zero <= l.qmax, "a grid that is none");
-    group.forEach((w, i) => {
-      int_weight.data[start + i] = clamp(rint(Math.fround(w / scale)) + zero, 0, l.qmax); // [AWQ-3]
-    });
+    need(scale > 0 && scale < Infinity && zero <= l.qmax && !(clip?.[g] < 0), "a grid that is none");
+    int_weight.data.set(group.map((w) => clamp(rint(Math.fround(w / scale)) + zero, 0, l.qmax)), start);
   }
-  return Object.fromEntries(
-    Object.entries({ scales, zero_point, int_weight }).filter(([name]) => outputs.includes(name)),
-  );
+  return { ...(choose && { scales, zero_point }), ...(request.op !== "choose_grid" && { int_weight }) };
 }
 
-// d = max |x| / 127 of `size` neighbours, and the codes rint(x / d).
-function roundActivations(x, size) {
-  const [T, I] = x.shape;
-  need(Number.isInteger(size) && size > 0 && I % size === 0, "act_group_size");
-  const act_scales = array("float32", T, I / size);
-  const act_codes = array("int8", T, I);
-  act_scales.data.forEach((_, g) => {
-    const group = x.data.subarray(g * size, (g + 1) * size);
-    const d = Math.fround(group.reduce((most, value) => Math.max(most, Math.abs(value)), 0) / 127);
-    act_scales.data[g] = d;
-    // more than 127 only where d is subnormal
-    group.forEach(
-      (value, i) => (act_codes.data[g * size + i] = d && clamp(rint(Math.fround(value / d)), -127, 127)),
-    );
-  });
-  return { act_codes, act_scales };
+// ---- The loop ----
+const OPS = { pack, unpack, dequantize, matmul, quantize, quantize_activations: roundActivations };
+Object.assign(OPS, { dequantize_packed: dequantize, choose_grid: quantize, quantize_linear: quantize });
+Object.assign(OPS, { matmul_packed: matmul, matmul_w4a8: matmul });
+const HELLO = { name: "awq_ref example, JavaScript", version: "1", layouts: Object.keys(LAYOUTS) };
+function answer(request) {
+  if (request.op === "hello") return { status: "ok", protocol: 1, ...HELLO };
+  try {
+    know(Object.hasOwn(OPS, request.op), "op");
+    const outputs = Object.entries(OPS[request.op](request)).map(([name, value]) => [name, encoded(value)]);
+    return { status: "ok", outputs: Object.fromEntries(outputs) };
+  } catch ({ status, message }) {
+    return { status: status ?? "error", message };
+  }
 }
-
-// [AWQ-10] y = bias + sum over groups of s (sum of (q - z) x), or of s (sum of q x) + offset (sum of x).
-// With int8 activations x is d times a code and the inner sum an integer, in doubles as exact as in int32.
-function matmul(l, request, runLength) {
-  const x = input(request, "x", "float", null, l.I);
-  const bias = request.inputs.bias && input(request, "bias", "float32", l.O).data;
-  const act = runLength && roundActivations(x, runLength);
-  const size = runLength || 1;
-  need(l.group % size === 0, "act_group_size");
-  const values = act ? act.act_codes.data : x.data;
-  const y = array("float32", x.shape[0], l.O);
-  y.data.forEach((_, k) => {
-    const [t, o] = [Math.floor(k / l.O), k % l.O];
-    let sum = bias ? bias[o] : 0;
-    for (let start = 0; start < l.I; start += size) {
-      const g = o * l.G + l.groups.data[start];
-      const [zero, offset] = l.hasOffset ? [0, l.zeros.data[g]] : [l.zeros.data[g], 0];
-      let [coded, plain] = [0, 0];
-      for (let i = start; i < start + size; i++) {
-        coded += (l.codes.data[o * l.I + i] - zero) * values[t * l.I + i];
-        plain += values[t * l.I + i];
-      }
-      sum +=
-        (l.scales.data[g] * coded + offset * plain) *
-        (act ? act.act_scales.data[(t * l.I + start) / size] : 1);
-    }
-    y.data[k] = sum;
-  });
-  return { y };
-}
-
-function floatMatmul(l, request) {
-  know(PRECISIONS.includes(request.params.precision), "precision");
-  return matmul(l, request, 0);
-}
-
-const OPS = {
-  pack,
-  unpack,
-  dequantize: (request) => dequantize(plainLinear(request), request.params),
-  dequantize_packed: (request) => dequantize(packedLinear(request), request.params),
-  choose_grid: (request) => quantize(request, ["scales", "zero_point"]),
-  quantize: (request) => quantize(request, ["int_weight"]),
-  quantize_linear: (request) => quantize(request, ["scales", "zero_point", "int_weight"]),
-  matmul: (request) => floatMatmul(plainLinear(request), request),
-  matmul_packed: (request) => floatMatmul(packedLinear(request), request),
-  quantize_activations: (request) =>
-    roundActivations(input(request, "x", "float32", null, null), request.params.act_group_size),
-  matmul_w4a8: (request) => matmul(plainLinear(request), request, request.params.act_group_size),
-};
-
-serve("awq_ref example, JavaScript", (request) => {
-  know(Object.hasOwn(OPS, request.op), "op");
-  return OPS[request.op](request);
-});
+const lines = createInterface({ input: process.stdin });
+lines.on("line", (line) => console.log(JSON.stringify(answer(JSON.parse(line)))));

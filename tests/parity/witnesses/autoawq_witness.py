@@ -30,7 +30,7 @@ def method_of(path, name):
     """One function of a module that cannot be imported here, as it stands in its source."""
     tree = ast.parse(Path(path).read_text(encoding="utf-8"))
     node = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == name)
-    names = {"torch": torch}
+    names = {"torch": torch, "nn": torch.nn, "List": list, "Dict": dict}
     exec(compile(ast.Module([node], []), path, "exec"), names)
     return names[name]
 
@@ -101,20 +101,83 @@ def quantize_linear(params, inputs):
         not np.isfinite(weight).all()
         or params["scale_dtype"] != "float32"
         or "clip" in inputs
-        or not same_range
-        or params["symmetric"]
+        or not (same_range or params["symmetric"])
     ):
         raise NotImplementedError("scales in float32 alone, no clip")
     quantizer = method_of(f"{FOLDER}/quantize/quantizer.py", "pseudo_quantize_tensor")
-    choices = types.SimpleNamespace(group_size=size, zero_point=True, w_bit=params["bits"])
+    choices = types.SimpleNamespace(group_size=size, zero_point=not params["symmetric"], w_bit=params["bits"])
     rounded, scales, zeros = quantizer(choices, torch.from_numpy(weight))
+    if zeros is None:  # its integers have a sign
+        zeros = torch.full_like(scales, 2 ** (params["bits"] - 1))
     steps = rounded.reshape(groups.shape) / scales[:, :, None]
     codes = torch.round(steps + zeros[:, :, None]).reshape(weight.shape)
     arrays = {"scales": scales, "zero_point": zeros.to(torch.uint8), "int_weight": codes.to(torch.uint8)}
     return {name: array.numpy() for name, array in arrays.items()}
 
 
-OPS = {f.__name__: f for f in (pack, unpack, dequantize_packed, quantize_linear)}
+def search(weight, x, mean, bits, size):
+    """Its search of channel scales, in which every alpha's scales and losses are written down."""
+    path = f"{FOLDER}/quantize/quantizer.py"
+    tried, losses = [], []
+    choices = types.SimpleNamespace(group_size=size, zero_point=True, w_bit=bits)
+    quantizer, loss = method_of(path, "pseudo_quantize_tensor"), method_of(path, "_compute_loss")
+    linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    linear.weight.data = weight.clone()
+
+    def quantized(w):
+        tried.append(w / weight)
+        return quantizer(choices, w)
+
+    def measured(*outputs):
+        losses.append(loss(types.SimpleNamespace(max_chunk_memory=1 << 30), *outputs))
+        return losses[-1]
+
+    self = types.SimpleNamespace(
+        duo_scaling=False,
+        pseudo_quantize_tensor=quantized,
+        _module_forward=lambda x, module, kwargs: module(x),
+        _compute_loss=measured,
+    )
+    with torch.no_grad():
+        best = method_of(path, "_compute_best_scale")(
+            self, x, torch.ones_like(mean), mean, linear, [linear], linear(x)
+        )
+    return [scales[0] for scales in tried], losses, best
+
+
+def step_of(alpha):
+    if round(alpha * 20) / 20 != alpha or alpha >= 1:
+        raise NotImplementedError("it tries 0, 0.05, ... 0.95")
+    return round(alpha * 20)
+
+
+def channel_scales(params, inputs):
+    mean = torch.from_numpy(inputs["act_mean_abs"])
+    if params["formula"] != "llm-awq":
+        raise NotImplementedError(params["formula"])
+    step = step_of(params["alpha"])
+    tried, _, _ = search(torch.ones(1, len(mean)), torch.ones(1, len(mean)), mean, 4, len(mean))
+    return {"channel_scales": tried[step].numpy()}
+
+
+def search_scales(params, inputs):
+    """On inputs that have the Gram matrix of the case: sqrt(n) times its Cholesky factor, transposed."""
+    steps = [step_of(alpha) for alpha in params["alphas"]]
+    asked = (params["formula"], params["range_rule"], params["scale_dtype"], params["symmetric"])
+    if asked != ("llm-awq", "minmax", "float32", False) or steps != list(range(20)):
+        raise NotImplementedError("its own formula, range and grid alone")
+    factor = np.linalg.cholesky(inputs["gram"].astype(np.float64)).T
+    x = torch.from_numpy((np.sqrt(len(factor)) * factor).astype(np.float32))
+    weight, mean = (torch.from_numpy(inputs[name]) for name in ("weight", "act_mean_abs"))
+    tried, losses, best = search(weight, x, mean, params["bits"], params["group_size"])
+    distances = [float((scales - best).abs().max()) for scales in tried]
+    choice = distances.index(min(distances))
+    return {"losses": np.array(losses, dtype=np.float64), "choice": np.array(choice, dtype=np.int64)}
+
+
+OPS = {
+    f.__name__: f for f in (pack, unpack, dequantize_packed, quantize_linear, channel_scales, search_scales)
+}
 
 
 def answer(request):

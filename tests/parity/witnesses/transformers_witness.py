@@ -29,10 +29,14 @@ def layer_norm(params, inputs):
 def rope(params, inputs):
     if params["pairing"] != "half" or params["rotary_dim"] != inputs["x"].shape[2]:
         raise NotImplementedError("other pairs, part of a head")
-    names = ("rope_type", "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    parameters = {name: params[name] for name in names if name in params}
+    other = {"theta", "rotary_dim", "pairing"}
+    parameters = {name: value for name, value in params.items() if name not in other}
+    original = params.get("original_max_position_embeddings", 2048)
+    is_dynamic = params["rope_type"] == "dynamic"  # whose original length is the model's
     config = LlamaConfig(
-        head_dim=params["rotary_dim"], rope_parameters={"rope_theta": params["theta"], **parameters}
+        head_dim=params["rotary_dim"],
+        max_position_embeddings=original if is_dynamic else int(original * params.get("factor", 1.0)),
+        rope_parameters={"rope_theta": params["theta"], **parameters},
     )
     x = tensor(inputs["x"]).transpose(0, 1)[None]  # (1, heads, tokens, head_dim)
     cos, sin = LlamaRotaryEmbedding(config)(x, tensor(inputs["positions"])[None])

@@ -59,8 +59,9 @@ def test_keeping_all_channels_is_the_float_model(way, tiny_bench, options, calib
     rows = kept_rows(tiny_bench, options(), calibrated, shares=(1.0,))
     full = select(rows, kept="all")[0]
     row = select(rows, kept=way)[0]
-    assert row["perplexity"] == full["perplexity"]
-    assert row["kl"] == pytest.approx(0.0, abs=1e-12)
+    # The same weights; as parts of one product sums of n <= 256 numbers may round otherwise, by n 2**-24 each.
+    assert row["perplexity"] == pytest.approx(full["perplexity"], rel=256 * 2.0**-24)
+    assert row["kl"] == pytest.approx(0.0, abs=2 * 256 * 2.0**-24)
 
 
 def test_only_what_is_random_is_repeated():

@@ -276,3 +276,21 @@ def test_small_parts():
     assert without_oldest_turn(turns[:2]) == turns[:2]
     changed = with_sampling(ChatSettings(Sampling(0.5, top_k=3)), temperature=0.7, top_p=None)
     assert changed.sampling == Sampling(0.7, top_k=3)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_guesses_change_no_answer(tmp_path, family):
+    changes = {"sliding_window": 5} if family == "mistral" else {}
+    write_tiny_family(tmp_path, family, eos_token_id=None, **changes)
+    model, answers = load_model(tmp_path), []
+    for guesses in (0, 4):
+        settings = ChatSettings(Sampling(0.5), max_new_tokens=20, seed=3, drop_oldest=True, speculate=guesses)
+        session = ChatSession(model, PlainFormat(model.tokenizer), settings)
+        answers.append(["".join(session.reply(text)) for text in ("abcabcabc", "abc", "bca")])
+    assert answers[0] == answers[1]
+    told = session.speculation
+    assert told.guessed > 0
+    assert told.tokens == told.steps + told.accepted
+    assert (
+        session.stats.new_tokens == told.tokens + session.stats.turns
+    )  # the first of an answer comes with the prompt
