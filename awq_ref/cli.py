@@ -42,11 +42,11 @@ def _add_command(
     return parser
 
 
-def _add_calibration(parser: "argparse._ActionsContainer") -> None:
+def _add_calibration(parser: "argparse._ActionsContainer", samples: int = 128) -> None:
     parser.add_argument(
         "--calibration", type=Path, nargs="+", metavar="FILE", help="UTF-8 text; default: Python's library"
     )
-    parser.add_argument("--samples", type=int, default=128, help="calibration windows")
+    parser.add_argument("--samples", type=int, default=samples, help="calibration windows")
     parser.add_argument("--seq-len", type=int, default=512, help="tokens per window")
 
 
@@ -220,6 +220,17 @@ def _add_conform(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--vectors", type=Path, metavar="DIR", help="a folder of `vectors copy`")
 
 
+def _add_explain(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add_command(parsers, "explain", commands.run_explain, "a layer, step by step, as an HTML file")
+    parser.add_argument("model", help=f"float checkpoint folder, {ON_HUB}")
+    parser.add_argument("--layer", required=True, metavar="NAME", help="model.layers.0.mlp.down_proj, or another")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="HTML file; must not exist")
+    parser.add_argument("--row", type=int, help="output to look at; default: one that gains as most do")
+    parser.add_argument("--group-size", type=int, default=32, help="weights that share a scale; -1: a row")
+    _add_calibration(parser, samples=8)
+    parser.add_argument("--docs", metavar="URL", help="of the built site's docs, for links from the equations")
+
+
 def _add_explain_layout(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _add_command(parsers, "explain-layout", commands.run_explain_layout, "draw the bits of a layout")
     parser.add_argument("layout", choices=PLACES, help="its name")
@@ -245,6 +256,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_convert(parsers)
     _add_vectors(parsers)
     _add_conform(parsers)
+    _add_explain(parsers)
     _add_explain_layout(parsers)
     demo = _add_command(parsers, "demo", commands.run_demo, "quantize the embedded model and show the result")
     demo.add_argument("--out", type=Path, default=Path("awq_ref_demo"), help="folder for the checkpoints")

@@ -256,6 +256,29 @@ def run_conform(arguments: argparse.Namespace) -> int:
     return vectors.exit_code(outcomes)
 
 
+def run_explain(arguments: argparse.Namespace) -> int:
+    """Write a page in which one steps through a layer."""
+    from awq_ref.explain import explain_layer
+
+    found = explain_layer(
+        arguments.model,
+        arguments.out,
+        layer=arguments.layer,
+        row=arguments.row,
+        group_size=arguments.group_size,
+        calibration=arguments.calibration,
+        samples=arguments.samples,
+        seq_len=arguments.seq_len,
+        docs=arguments.docs,
+    )
+    about, best = found["about"], found["trials"][found["chosen"]]
+    print(
+        f"{arguments.out}: {about['layer']}, row {about['row']}, group {about['group']}; alpha {best['alpha']:g} leaves "
+        f"{best['relative']:.1%} of the loss of rounding to nearest. Open it in a browser."
+    )
+    return 0
+
+
 def run_explain_layout(arguments: argparse.Namespace) -> int:
     """Draw the bits of a layout."""
     from awq_ref.vectors import draw_layout
