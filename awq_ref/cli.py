@@ -223,12 +223,16 @@ def _add_conform(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _add_explain(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _add_command(parsers, "explain", commands.run_explain, "a layer, step by step, as an HTML file")
     parser.add_argument("model", help=f"float checkpoint folder, {ON_HUB}")
-    parser.add_argument("--layer", required=True, metavar="NAME", help="model.layers.0.mlp.down_proj, or another")
+    parser.add_argument(
+        "--layer", required=True, metavar="NAME", help="model.layers.0.mlp.down_proj, or another"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="HTML file; must not exist")
     parser.add_argument("--row", type=int, help="output to look at; default: one that gains as most do")
     parser.add_argument("--group-size", type=int, default=32, help="weights that share a scale; -1: a row")
     _add_calibration(parser, samples=8)
-    parser.add_argument("--docs", metavar="URL", help="of the built site's docs, for links from the equations")
+    parser.add_argument(
+        "--docs", metavar="URL", help="of the built site's docs, for links from the equations"
+    )
 
 
 def _add_explain_layout(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -273,8 +273,8 @@ def run_explain(arguments: argparse.Namespace) -> int:
     )
     about, best = found["about"], found["trials"][found["chosen"]]
     print(
-        f"{arguments.out}: {about['layer']}, row {about['row']}, group {about['group']}; alpha {best['alpha']:g} leaves "
-        f"{best['relative']:.1%} of the loss of rounding to nearest. Open it in a browser."
+        f"{arguments.out}: {about['layer']}, row {about['row']}: alpha {best['alpha']:g} leaves {best['relative']:.1%} "
+        "of the loss of rounding to nearest. Open it in a browser."
     )
     return 0
 

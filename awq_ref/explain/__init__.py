@@ -3,7 +3,7 @@
 subject    the layer, its calibration, its search
 record     every number that the page shows
 words      the words of each layout that hold the codes of a group
-page       the record -> HTML; `page.html`, `page.css` and `page.js` lie beside it
+page       the record -> HTML; `page.html`, `page.css`, `drawings.js` and `page.js` lie beside it
 """
 
 from awq_ref.explain.page import explain_layer, page

@@ -37,10 +37,14 @@ EQUATIONS: dict[str, Any] = {
     "AWQ-10": packed_matmul_reference,
 }
 
+SCRIPTS = ("drawings.js", "page.js")
+
 
 def _embedded(record: dict[str, Any]) -> str:
     """Return JSON that can stand within a script element: nothing in it ends the element, or is markup."""
-    text = json.dumps(record, separators=(",", ":"), allow_nan=False)  # ASCII: separators of lines are escaped
+    text = json.dumps(
+        record, separators=(",", ":"), allow_nan=False
+    )  # ASCII: separators of lines are escaped
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
@@ -52,8 +56,8 @@ def _said(function: Any) -> str:
     at = [i for i, line in enumerate(lines) if line.startswith("Equation")]
     if not at:
         return lines[0] if lines else ""
-    end = next((i for i, line in enumerate(lines) if i > at[0] and not line.strip().startswith(("Eq",)) and (
-        not line.strip() or line.startswith("Source"))), len(lines))  # fmt: skip
+    ends = (i for i, line in enumerate(lines) if i > at[0] and (not line or line.startswith("Source")))
+    end = next(ends, len(lines))
     return "\n".join(lines[at[0] : end])
 
 
@@ -91,7 +95,7 @@ def page(record: dict[str, Any], *, docs: str | None = None) -> str:
         "TITLE": html.escape(f"{record['about']['layer']}, step by step"),
         "EQUATIONS": _equations(docs),
         "STYLE": folder.joinpath("page.css").read_text(encoding="utf-8"),
-        "SCRIPT": folder.joinpath("page.js").read_text(encoding="utf-8"),
+        "SCRIPT": "\n".join(folder.joinpath(name).read_text(encoding="utf-8") for name in SCRIPTS),
         "NUMBERS": _embedded(record),
     }
     text = folder.joinpath("page.html").read_text(encoding="utf-8")

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from awq_ref.dtypes import F32, F64, U8
+from awq_ref.dtypes import F32, F64, I64, U8
 from awq_ref.errors import RangeError
 from awq_ref.explain.subject import WHO, Subject, Trial
 from awq_ref.explain.words import Holding, holdings, tile_of, word_values
-from awq_ref.matmul.planes import LANES, block_size, pack_planes
+from awq_ref.matmul.planes import block_size, pack_planes
 from awq_ref.matmul.reference import matmul_reference, packed_matmul_reference
 from awq_ref.quantize import dequantize, dequantize_linear, group_range, pseudo_quantize, quantize_linear
 from awq_ref.search import LinearFold, row_losses
@@ -58,16 +58,6 @@ def _losses(subject: Subject, trial: Trial, rows: slice = slice(None)) -> F64:
     return row_losses(subject.weight[rows], fold, subject.statistics, quantizer)
 
 
-def typical_row(subject: Subject) -> int:
-    """Return the row with the median share of loss left by the chosen alpha: neither the luckiest nor the worst.
-
-    A row that loses nothing when it is rounded to nearest counts as unchanged.
-    """
-    before, after = _losses(subject, subject.trials[0]), _losses(subject, subject.trials[subject.chosen])
-    share = np.divide(after, before, out=np.ones_like(after), where=before > 0)
-    return int(np.argsort(share, kind="stable")[(len(share) - 1) // 2])
-
-
 def loudest_group(subject: Subject) -> range:
     """Return the inputs of the group with the largest mean |x|."""
     size = len(subject.token) if subject.spec.group_size == -1 else subject.spec.group_size
@@ -75,12 +65,43 @@ def loudest_group(subject: Subject) -> range:
     return range(first, first + size)
 
 
+def _loud_error(subject: Subject, trial: Trial) -> F32:
+    """Return |error| of the loudest input's weight in every row, with the scales of one alpha."""
+    group = loudest_group(subject)
+    columns = slice(group.start, group.stop)
+    fold = LinearFold(columns=trial.channel_scales[columns])
+    weight = np.ascontiguousarray(subject.weight[:, columns])
+    error = pseudo_quantize(fold.apply(weight), spec=subject.spec) / trial.channel_scales[columns] - weight
+    return np.abs(error[:, int(np.argmax(subject.statistics.act_mean_abs[columns]))])
+
+
+def _ranks(after: F32 | F64, before: F32 | F64) -> I64:
+    """Return the rank of every row by after / before; 1 where nothing was lost before."""
+    share = np.divide(after, before, out=np.ones_like(after), where=before > 0)
+    return np.argsort(np.argsort(share, kind="stable"), kind="stable")
+
+
+def typical_row(subject: Subject) -> int:
+    """Return a row that is neither lucky nor unlucky with the chosen alpha.
+
+    That is the one nearest to the median of all rows in two things at once: the share of its loss that is left, and
+    the share of the error that is left in the weight of the loudest input.
+    """
+    nearest, chosen = subject.trials[0], subject.trials[subject.chosen]
+    by_loss = _ranks(_losses(subject, chosen), _losses(subject, nearest))
+    by_error = _ranks(_loud_error(subject, chosen), _loud_error(subject, nearest))
+    middle = (len(by_loss) - 1) // 2
+    return int(np.argmin(np.abs(by_loss - middle) + np.abs(by_error - middle)))
+
+
 def _require_row(subject: Subject, row: int | None) -> int:
     rows = len(subject.weight)
     if row is None:
         return typical_row(subject)
     if not 0 <= row < rows:
-        raise RangeError(f"{WHO}: --row must lie in [0, {rows - 1}], the outputs of {subject.name}; got {row}.")
+        raise RangeError(
+            f"{WHO}: --row must lie in [0, {rows - 1}], the outputs of {subject.name}; got {row}."
+        )
     return row
 
 

@@ -199,9 +199,13 @@ def open_subject(
     (group,) = (row for row in layer_plan(config, index) if name in row.consumers)
     found = _observed(checkpoint, config, windows, index)
     if group.site not in found.observations.statistics:
-        raise RangeError(f"{WHO}: a token must reach {layer}; none was sent to its expert. Take more --samples.")
+        raise RangeError(
+            f"{WHO}: a token must reach {layer}; none was sent to its expert. Take more --samples."
+        )
     spec = RECIPE.storage_spec(QuantSpec(bits=4, group_size=group_size))
-    norm_dtype = checkpoint.info(f"{block_prefix(config, index)}{next(iter(config.family.norms))}.weight").dtype
+    norm_dtype = checkpoint.info(
+        f"{block_prefix(config, index)}{next(iter(config.family.norms))}.weight"
+    ).dtype
     trials, chosen = _search(found, group, config, spec, norm_dtype)
     return Subject(
         model=model_name(checkpoint.folder),
