@@ -72,7 +72,8 @@ def _loud_error(subject: Subject, trial: Trial) -> F32:
     fold = LinearFold(columns=trial.channel_scales[columns])
     weight = np.ascontiguousarray(subject.weight[:, columns])
     error = pseudo_quantize(fold.apply(weight), spec=subject.spec) / trial.channel_scales[columns] - weight
-    return np.abs(error[:, int(np.argmax(subject.statistics.act_mean_abs[columns]))])
+    loud: F32 = np.abs(error[:, int(np.argmax(subject.statistics.act_mean_abs[columns]))])
+    return loud
 
 
 def _ranks(after: F32 | F64, before: F32 | F64) -> I64:
