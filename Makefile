@@ -14,7 +14,7 @@ ARGS ?=
 PIP_INSTALL = -m pip --disable-pip-version-check --quiet install
 PYTEST = -m pytest -n $(JOBS) --maxprocesses=8
 
-.PHONY: help demo test lint parity witnesses docs browser tutorials bench clean
+.PHONY: help demo test lint parity witnesses dask docs browser tutorials bench clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -24,7 +24,7 @@ demo: $(VENV)/.core ## quantize the embedded model and show what INT4, INT3 and 
 	@$(VENV)/bin/awq-ref demo $(ARGS)
 
 test: $(VENV)/.test ## every test that needs neither torch nor a network
-	$(VENV)/bin/python $(PYTEST) --ignore=tests/parity --ignore=tests/browser $(ARGS)
+	$(VENV)/bin/python $(PYTEST) --ignore=tests/parity --ignore=tests/dask --ignore=tests/browser $(ARGS)
 
 lint: $(VENV)/.lint ## ruff and mypy
 	$(VENV)/bin/ruff check .
@@ -43,6 +43,9 @@ witnesses: $(PARITY_VENV)/.parity ## hold other projects' code to the golden vec
 	PYTHONPATH=tests:$(PARITY_VENV)/src/autoawq-0.2.9:$(PARITY_VENV)/src/gptqmodel-7.7.0 \
 	  $(PARITY_VENV)/bin/python tools/write_witnesses.py
 	$(PARITY_VENV)/bin/python -m pytest tests/parity/test_gguf.py $(ARGS)
+
+dask: $(VENV)/.test $(VENV)/.dask ## quantize on the workers of a Dask cluster on this machine (installs it)
+	$(VENV)/bin/python -m pytest tests/dask $(ARGS)
 
 docs: $(VENV)/.test $(VENV)/.docs ## build the site into _site/html, tutorials executed; run every snippet of README.md and docs/
 	$(VENV)/bin/python tools/build_site.py
@@ -70,7 +73,7 @@ $(VENV)/.core: pyproject.toml
 	@$(VENV)/bin/python $(PIP_INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.test $(VENV)/.lint $(VENV)/.tutorial $(VENV)/.docs $(VENV)/.browser: $(VENV)/.%: $(VENV)/.core
+$(VENV)/.test $(VENV)/.lint $(VENV)/.tutorial $(VENV)/.docs $(VENV)/.browser $(VENV)/.dask: $(VENV)/.%: $(VENV)/.core
 	@echo "Installing the packages of '$*' into $(VENV) ..."
 	@$(VENV)/bin/python $(PIP_INSTALL) --group $*
 	@touch $@

@@ -21,7 +21,7 @@ from awq_ref.pack import FOLDER_LAYOUTS, LAYOUTS
 from awq_ref.paper.experiment import Options
 from awq_ref.pipeline.tables import HEADS
 from awq_ref.search import RECIPES
-from awq_ref.spec import BITS
+from awq_ref.spec import BITS, STATE_DTYPES
 from awq_ref.text.sampling import GREEDY, Sampling
 from awq_ref.vectors.addresses import PLACES
 from awq_ref.vectors.case import LEVELS
@@ -64,6 +64,14 @@ def _add_quantize(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--statistics", type=Path, metavar="FILE", help="of `calibrate`, instead of text")
     parser.add_argument(
         "--max-shard-bytes", type=int, default=5 * 10**9, help="size of a safetensors file at most"
+    )
+    parser.add_argument("--memory", metavar="SIZE", help="what it may take, e.g. 4GB; default: no limit")
+    parser.add_argument(
+        "--activations", default="float32", choices=STATE_DTYPES, help="of hidden states between blocks"
+    )
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes beside this one")
+    parser.add_argument(
+        "--restart", action="store_true", help="drop the finished blocks of an interrupted run"
     )
     parser.add_argument("--report", type=Path, metavar="FILE", help="save the full report here (safetensors)")
     parser.add_argument("--verbose", action="store_true", help="print the choice made at every site")
@@ -282,8 +290,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AwqRefError as error:
         print(f"awq-ref: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("awq-ref: interrupted; no unfinished output was left behind", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:  # its message: what was kept
+        left = str(interrupt) or "no unfinished output was left behind"
+        print(f"awq-ref: interrupted; {left}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output (head, less) has gone: not an error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

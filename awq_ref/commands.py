@@ -7,8 +7,27 @@ a command needs is imported when it runs, so that `awq-ref --help` is quick.
 import argparse
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
 
+from awq_ref.checks import require_between
 from awq_ref.errors import OutputError, UnsupportedError
+
+
+@contextmanager
+def _workers(n_workers: int) -> Iterator[Executor | None]:
+    """Yield an executor of so many processes; None for none."""
+    require_between("quantize", "workers", n_workers, 0, 1024)
+    if not n_workers:
+        yield None
+        return
+    executor = ProcessPoolExecutor(n_workers, mp_context=get_context("spawn"))  # no forked BLAS
+    try:
+        yield executor
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 def run_quantize(arguments: argparse.Namespace) -> int:
@@ -18,19 +37,26 @@ def run_quantize(arguments: argparse.Namespace) -> int:
 
     if arguments.statistics and arguments.calibration:
         raise UnsupportedError("quantize: takes --statistics or --calibration, not both.")
-    report = quantize_model(
-        arguments.model,
-        arguments.out,
-        recipe=arguments.recipe,
-        bits=arguments.bits,
-        group_size=arguments.group_size,
-        symmetric=arguments.symmetric,
-        calibration=arguments.calibration,
-        samples=arguments.samples,
-        seq_len=arguments.seq_len,
-        statistics=ModelStatistics.load(arguments.statistics) if arguments.statistics else None,
-        max_shard_bytes=arguments.max_shard_bytes,
-    )
+    with _workers(arguments.workers) as executor:
+        report = quantize_model(
+            arguments.model,
+            arguments.out,
+            recipe=arguments.recipe,
+            bits=arguments.bits,
+            group_size=arguments.group_size,
+            symmetric=arguments.symmetric,
+            calibration=arguments.calibration,
+            samples=arguments.samples,
+            seq_len=arguments.seq_len,
+            statistics=ModelStatistics.load(arguments.statistics) if arguments.statistics else None,
+            max_shard_bytes=arguments.max_shard_bytes,
+            memory=arguments.memory,
+            activations=arguments.activations,
+            executor=executor,
+            ahead=max(1, arguments.workers),
+            restart=arguments.restart,
+            planned=lambda plan: print(f"memory: at most {plan.told()} expected", flush=True),
+        )
     if arguments.report:
         report.save(arguments.report)
     if report.layers and arguments.verbose:
@@ -38,7 +64,8 @@ def run_quantize(arguments: argparse.Namespace) -> int:
     size = format_bytes(folder_bytes(arguments.out))
     print(
         f"{arguments.out}: recipe {report.recipe}, INT{report.spec.bits}, {report.bits_per_weight:.3f} bits per "
-        f"weight, layout {report.layout}, {size}, {report.seconds:.1f} s"
+        f"weight, layout {report.layout}, {size}, {report.seconds:.1f} s; peak memory "
+        f"{format_bytes(report.peak_bytes)} of {format_bytes(report.predicted_bytes)} expected"
     )
     return 0
 

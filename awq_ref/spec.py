@@ -24,6 +24,8 @@ from awq_ref.errors import RangeError
 BITS = (2, 3, 4, 8)
 RangeRule = Literal["zero", "minmax"]
 ScaleDtype = Literal["float16", "float32"]
+StateDtype = Literal["float32", "float16"]  # of hidden states between blocks, while a model is calibrated
+STATE_DTYPES: tuple[StateDtype, ...] = get_args(StateDtype)
 
 
 @dataclass(frozen=True)

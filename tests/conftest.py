@@ -19,7 +19,8 @@ settings.register_profile("explore", settings.get_profile("same"), derandomize=F
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
-collect_ignore = [] if HAS_TORCH else ["parity"]
+HAS_DASK = importlib.util.find_spec("distributed") is not None
+collect_ignore = [*([] if HAS_TORCH else ["parity"]), *([] if HAS_DASK else ["dask"])]
 
 
 def pytest_report_header() -> str:

@@ -123,11 +123,24 @@ def assemble(source: Path) -> dict[str, str]:
 
 
 def _sphinx(source: Path, html: Path, jobs: int) -> int:
-    if not (
-        html / "searchindex.js"
-    ).exists():  # a build that failed: what it knew goes, for the index to be whole
+    """Build; all pages are written, for menus to be those of now, what is read again is what changed."""
+    shutil.rmtree(html / "_modules", ignore_errors=True)  # viewcode would keep their old menus
+    if not (html / "searchindex.js").exists():
+        # a build that failed: what it knew goes, for the index to be whole
         shutil.rmtree(source.parent / "doctrees", ignore_errors=True)
-    command = [sys.executable, "-m", "sphinx", "-b", "html", "-W", "--keep-going", "-q", "-j", str(jobs)]
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-b",
+        "html",
+        "-W",
+        "--keep-going",
+        "-q",
+        "-a",
+        "-j",
+        str(jobs),
+    ]
     command += ["-d", str(source.parent / "doctrees"), str(source), str(html)]
     return subprocess.run(command, env=os.environ | {"PYTHONWARNINGS": "ignore"}, check=False).returncode
 

@@ -2,8 +2,9 @@
 
     in     Checkpoint, TensorFile, read_json, read_quantization_config, QuantizationConfig, Float8Config,
            float8_e4m3_to_float32, spread_scales, demo_model_path, verify_folder, resolve_model, model_name
-    out    require_new, new_folder, ShardWriter, write_json, write_text, copy_side_files, output_config,
-           write_quantization_config, model_card, source_license, GgufTensor, write_gguf
+    out    require_new, new_folder, resumable_folder, Journal, ShardWriter, stored_form, write_json, write_text,
+           copy_side_files, output_config, write_quantization_config, model_card, source_license, GgufTensor,
+           write_gguf
 
 Arrays are stored as they come: packing integers into words is `awq_ref.pack`'s.
 """
@@ -15,6 +16,7 @@ from awq_ref.checkpoint.format_keys import Float8Config, Quantization, Quantizat
 from awq_ref.checkpoint.gguf_file import GgufTensor, write_gguf
 from awq_ref.checkpoint.header import TensorInfo
 from awq_ref.checkpoint.hub import model_name, resolve_model
+from awq_ref.checkpoint.journal import Journal, resumable_folder
 from awq_ref.checkpoint.model_card import model_card, source_license
 from awq_ref.checkpoint.quantization_config import (
     CONFIG_FORMATS,
@@ -25,7 +27,7 @@ from awq_ref.checkpoint.quantization_config import (
 )
 from awq_ref.checkpoint.reader import Checkpoint, read_json
 from awq_ref.checkpoint.shards import MAX_SHARD_BYTES, ShardWriter
-from awq_ref.checkpoint.storage import bfloat16_to_float32, float32_to_bfloat16
+from awq_ref.checkpoint.storage import bfloat16_to_float32, float32_to_bfloat16, stored_form
 from awq_ref.checkpoint.tensors import TensorFile
 from awq_ref.checkpoint.writer import copy_side_files, new_folder, require_new
 
@@ -36,6 +38,7 @@ __all__ = [
     "Checkpoint",
     "Float8Config",
     "GgufTensor",
+    "Journal",
     "Quantization",
     "QuantizationConfig",
     "ShardWriter",
@@ -54,8 +57,10 @@ __all__ = [
     "read_json",
     "require_new",
     "resolve_model",
+    "resumable_folder",
     "source_license",
     "spread_scales",
+    "stored_form",
     "verify_folder",
     "write_quantization_config",
     "write_gguf",

@@ -6,11 +6,13 @@
     write_text    a text file, UTF-8
     write_json    a JSON file
     sync          ask the operating system to put a file or folder on the disk itself
+    file_digest   the checksum of a file, or of its beginning
 
 The disk counts as full when there is no space, a quota is used up, or a file would be larger than allowed.
 """
 
 import errno
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -21,6 +23,7 @@ from typing import Any, BinaryIO
 from awq_ref.dtypes import U8
 from awq_ref.errors import OutputError
 
+PIECE_BYTES = 4 * 1024 * 1024
 FULL = frozenset({errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)})
 
 
@@ -83,3 +86,16 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def file_digest(path: Path, n_bytes: int | None = None) -> "hashlib._Hash":
+    """Return the SHA-256 of a file, or of its first n_bytes; of what there is, if it is shorter or absent."""
+    digest = hashlib.sha256()
+    if not path.is_file():
+        return digest
+    rest = path.stat().st_size if n_bytes is None else n_bytes
+    with path.open("rb", buffering=0) as file:
+        while rest and (piece := file.read(min(rest, PIECE_BYTES))):
+            digest.update(piece)
+            rest -= len(piece)
+    return digest

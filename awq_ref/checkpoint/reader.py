@@ -159,6 +159,11 @@ class Checkpoint:
         return tuple(sorted(self._files))
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The safetensors files that hold the tensors, sorted."""
+        return tuple(sorted({file.path for file in self._files.values()}))
+
+    @property
     def quantization_config(self) -> dict[str, Any] | None:
         """What the checkpoint says about how its weights are stored; None for a float one.
 

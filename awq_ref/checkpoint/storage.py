@@ -6,6 +6,7 @@
     bfloat16_to_float32    16-bit words -> float32, exact
     float32_to_bfloat16    float32 -> 16-bit words, nearest, ties to even
     encode                 an array -> the words of a storage dtype
+    stored_form            an array -> the name of its storage dtype, and its bytes
 
 Sources: the safetensors format description (huggingface/safetensors); bfloat16 is the upper half of an
 IEEE 754 binary32 number.
@@ -17,8 +18,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from awq_ref.dtypes import F32, AnyArray
-from awq_ref.errors import DtypeError
+from awq_ref.checks import require_one_of
+from awq_ref.dtypes import F32, U8, AnyArray
+from awq_ref.errors import DtypeError, RangeError
 
 U16: TypeAlias = NDArray[np.uint16]
 
@@ -142,3 +144,31 @@ def encode(array: AnyArray, dtype: str) -> AnyArray:
     if words is None:
         raise DtypeError(f"encode: {dtype} can be stored from raw bytes only; got an array of {array.dtype}.")
     return array.astype(words, copy=False)
+
+
+def _require_no_overflow(name: str, values: AnyArray, stored: AnyArray, dtype: str) -> None:
+    """Raise RangeError if a finite value became infinite in the narrower dtype."""
+    infinite = (stored & 0x7FFF) == 0x7F80 if dtype == "BF16" else np.isinf(stored)
+    lost = np.flatnonzero(infinite & np.isfinite(values))
+    if lost.size:
+        raise RangeError(
+            f"ShardWriter: {name} must fit into {dtype}; got {values[lost[0]]} at flat index {lost[0]}. "
+            "Store it as F32."
+        )
+
+
+def stored_form(name: str, array: AnyArray, dtype: str | None = None) -> tuple[str, U8]:
+    """Return the storage dtype, by default the array's own, and the bytes in it, uint8 (n_bytes,).
+
+    Raises
+    ------
+    DtypeError, RangeError
+        As `ShardWriter.add`.
+    """
+    dtype = dtype or storage_name(array.dtype)
+    require_one_of("ShardWriter.add", "dtype", dtype, STORAGE)
+    with np.errstate(over="ignore", invalid="ignore"):  # an overflow is looked for below, and named
+        stored = np.ascontiguousarray(encode(array, dtype)).reshape(-1)
+    if array.dtype.kind == "f" and stored.dtype.itemsize < array.dtype.itemsize:
+        _require_no_overflow(name, array.reshape(-1), stored, dtype)
+    return dtype, stored.view(np.uint8)

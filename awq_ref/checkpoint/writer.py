@@ -2,6 +2,7 @@
 
     require_new        nothing is there yet
     new_folder         with new_folder(path) as folder: write into folder; it becomes path at the end
+    make_parents, publish, remove_partial    the steps of which new_folder and `resumable_folder` are made
     copy_side_files    tokenizer, generation settings, chat template and licence, from the source
 
 Everything is written to a hidden folder beside the target and put on the disk; the last step is one rename.
@@ -67,14 +68,14 @@ def require_new(path: Path) -> None:
         )
 
 
-def _make_parents(path: Path) -> list[Path]:
+def make_parents(path: Path) -> list[Path]:
     """Create the folders above path; return those that are new, innermost first."""
     missing = [parent for parent in path.parents if not parent.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     return missing
 
 
-def _remove(folder: Path, parents: list[Path]) -> None:
+def remove_partial(folder: Path, parents: list[Path]) -> None:
     """Remove an unfinished folder and the empty folders that were made for it."""
     shutil.rmtree(folder, ignore_errors=True)
     for parent in parents:
@@ -84,7 +85,7 @@ def _remove(folder: Path, parents: list[Path]) -> None:
             return
 
 
-def _publish(partial: Path, path: Path) -> None:
+def publish(partial: Path, path: Path) -> None:
     """Put the finished folder on the disk and give it its name."""
     with writing(path):
         for file in sorted(partial.rglob("*")):
@@ -122,12 +123,12 @@ def new_folder(path: str | Path) -> Iterator[Path]:
     parents: list[Path] = []
     try:
         with writing(path):
-            parents = _make_parents(path)
+            parents = make_parents(path)
             partial.mkdir()
         yield partial
-        _publish(partial, path)
+        publish(partial, path)
     except BaseException as error:
-        _remove(partial, parents)
+        remove_partial(partial, parents)
         if isinstance(error, OSError) and not isinstance(error, OutputError) and error.errno in FULL:
             raise output_error(path, error) from error
         raise

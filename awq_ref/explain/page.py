@@ -1,6 +1,6 @@
 """The page: the record as JSON in one HTML file with its style and its script.
 
-page            record -> HTML
+layer_page      record -> HTML
 explain_layer   float checkpoint and name of a linear -> an HTML file
 """
 
@@ -75,7 +75,7 @@ def _equations(docs: str | None) -> str:
     return "\n".join(parts)
 
 
-def page(record: dict[str, Any], *, docs: str | None = None) -> str:
+def layer_page(record: dict[str, Any], *, docs: str | None = None) -> str:
     """Return one HTML file that shows a record.
 
     Parameters
@@ -127,7 +127,7 @@ def explain_layer(
     row : int, optional
         As `layer_record`.
     docs : str, optional
-        As `page`.
+        As `layer_page`.
 
     Returns
     -------
@@ -150,7 +150,7 @@ def explain_layer(
     record = layer_record(subject, row=row)
     hidden = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
     try:
-        write_text(hidden, page(record, docs=docs))
+        write_text(hidden, layer_page(record, docs=docs))
         with writing(path):
             require_new(path)
             hidden.rename(path)

@@ -29,9 +29,8 @@ I8: TypeAlias = NDArray[np.int8]
 
 LARGEST = 127  # codes lie in [-127, 127]: a row and its negative have the same steps
 FEW_TOKENS = 16  # above, BLAS gets tiles large enough for threads of its own
-TILE = 2**18  # weights that a thread casts at a time: 1 MiB as float32
+TILE = 2**20  # weights that a thread casts at a time: 4 MiB as float32
 LARGE_TILE = 2**21
-PRODUCT = 8192  # weights of one small product: from 9216 on OpenBLAS starts threads of its own
 
 
 def round_rows(weight: F32) -> tuple[I8, F32]:
@@ -147,26 +146,23 @@ class Int8Linear:
     def _few(self, x: F32) -> F32:
         """Codes times a few tokens, rows shared among threads."""
         y = np.empty((self.out_features, len(x)), dtype=np.float32)
-        columns = np.ascontiguousarray(x.T)  # (in_features, tokens)
         threads = default_threads() if self.codes.size >= THREADED_WEIGHTS else 1
         with blas_on_one_thread():
-            run_in_shares(lambda start, stop: self._share(columns, y, start, stop), len(y), n_threads=threads)
+            run_in_shares(lambda start, stop: self._share(x, y, start, stop), len(y), n_threads=threads)
         return np.ascontiguousarray(y.T)
 
-    def _share(self, columns: F32, y: F32, start: int, stop: int) -> None:
-        """Write rows start..stop of y (out_features, tokens): tiles of small products."""
-        width = self.in_features
-        per_product = max(1, PRODUCT // width)
-        step = max(1, TILE // (width * per_product)) * per_product
-        (memory,) = scratch(((step, width), np.float32))
+    def _share(self, x: F32, y: F32, start: int, stop: int) -> None:
+        """Write rows start..stop of y (out_features, tokens), a tile at a time."""
+        step = max(1, TILE // self.in_features)
+        (memory,) = scratch(((min(step, stop - start), self.in_features), np.float32))
         for first in range(start, stop, step):
             last = min(first + step, stop)
             tile = memory[: last - first]
             np.copyto(tile, self.codes[first:last])  # exact
-            whole = len(tile) - len(tile) % per_product
-            products = y[first : first + whole].reshape(-1, per_product, y.shape[1])
-            np.matmul(tile[:whole].reshape(-1, per_product, width), columns, out=products)
-            np.matmul(tile[whole:], columns, out=y[first + whole : last])
+            if len(x) == 1:  # a matrix times a vector: BLAS has a way of its own for it
+                np.matmul(tile, x[0], out=y[first:last, 0])
+            else:
+                np.matmul(tile, x.T, out=y[first:last])
 
     def _many(self, x: F32) -> F32:
         """Codes times many tokens, large tiles in turn."""

@@ -7,7 +7,6 @@ dequantized once and BLAS does the rest. Both loops are in `awq_ref.matmul.tiles
 `awq_ref.matmul.reference`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -26,11 +25,18 @@ from awq_ref.matmul.columns import (
     unpack_columns,
 )
 from awq_ref.matmul.dense import as_tokens
-from awq_ref.matmul.threads import THREADED_WEIGHTS, blas_on_one_thread, default_threads, run_in_shares
-from awq_ref.matmul.tiles import multiply_dequantized, multiply_factored
+from awq_ref.matmul.threads import (
+    THREADED_WEIGHTS,
+    blas_on_one_thread,
+    default_threads,
+    run_in_shares,
+    scratch,
+)
+from awq_ref.matmul.tiles import apply_grid, multiply_dequantized, multiply_factored
 from awq_ref.spec import QuantizedLinear
 
 FEW_TOKENS = 32  # above, dequantizing pays: benchmarks/packed_vs_dense.py
+MOST_SUMS = 2**24  # sums of groups of few tokens: 64 MiB
 MOST_OUTPUTS = 4096  # outputs of a tile
 
 
@@ -129,18 +135,30 @@ class PackedLinear:
         tokens = as_tokens("PackedLinear", x, self.in_features)
         if self.input_order is not None:
             tokens = tokens[:, self.input_order]
-        few = 0 < len(tokens) <= FEW_TOKENS
-        y = np.empty((len(tokens), self.weight.n_tiles * self.weight.width), dtype=np.float32)
-        work = self._multiply_few(tokens, y) if few else partial(multiply_dequantized, tokens, self.weight, y)
+        few = 0 < len(tokens) <= min(FEW_TOKENS, MOST_SUMS // self.weight.scales.size)
         with blas_on_one_thread():
-            run_in_shares(work, self.weight.n_tiles, n_threads=self.n_threads)
-        y = np.ascontiguousarray(y[:, : self.out_features])  # (tokens, out_features)
+            y = self._multiply_few(tokens) if few else self._multiply_many(tokens)
+        y = np.ascontiguousarray(
+            y[:, : self.out_features]
+        )  # (tokens, out_features), nothing of what fills tiles up
         if self.bias is not None:
             y += self.bias
         return y.reshape(*np.shape(x)[:-1], self.out_features)
 
-    def _multiply_few(self, x: F32, y: F32) -> Callable[[int, int], None]:
-        """The factored product of a few tokens, for some tiles."""
-        factors = nest_activations(x, self.weight)
-        x_sums = x.reshape(len(x), self.weight.n_groups, -1).sum(axis=2).T[..., None]  # (G, tokens, 1)
-        return partial(multiply_factored, factors, x_sums, self.weight, y)
+    def _multiply_few(self, x: F32) -> F32:
+        """The factored product of a few tokens."""
+        weight = self.weight
+        factors = nest_activations(x, weight)
+        x_sums = x.reshape(len(x), weight.n_groups, -1).sum(axis=2).T[..., None]  # (n_groups, tokens, 1)
+        shape = (weight.n_tiles, weight.n_groups, len(x), weight.width)
+        dots, spare = scratch((shape, np.float32), (shape, np.float32), use="sums")
+        work = partial(multiply_factored, factors, weight, dots)
+        run_in_shares(work, weight.n_tiles, n_threads=self.n_threads)
+        return apply_grid(dots, x_sums, weight, spare)
+
+    def _multiply_many(self, x: F32) -> F32:
+        """The product of many tokens, by the dequantized weight."""
+        y = np.empty((len(x), self.weight.n_tiles * self.weight.width), dtype=np.float32)
+        work = partial(multiply_dequantized, x, self.weight, y)
+        run_in_shares(work, self.weight.n_tiles, n_threads=self.n_threads)
+        return y

@@ -24,37 +24,40 @@ import numpy as np
 from awq_ref.dtypes import U8
 
 LINE = 64  # bytes of a line of the cache: arrays of `scratch` begin a multiple of it apart
-THREADED_WEIGHTS = 2**19  # a smaller layer is done before a second thread has started
+THREADED_WEIGHTS = 2**21  # a smaller layer is done before a second thread has started
 MOST_THREADS = 8  # more than a few share one memory bus and gain nothing
 
 
 class _Scratch(threading.local):
-    """One buffer per thread."""
+    """A thread's buffers, by what they are for."""
 
     def __init__(self) -> None:
-        self.buffer: U8 = np.empty(0, dtype=np.uint8)
+        self.buffers: dict[str, U8] = {}
 
 
 _SCRATCH = _Scratch()
 
 
-def scratch(*wanted: tuple[tuple[int, ...], type[Any]]) -> list[Any]:
-    """Return uninitialized arrays in memory that belongs to the calling thread until it asks again.
+def scratch(*wanted: tuple[tuple[int, ...], type[Any]], use: str = "share") -> list[Any]:
+    """Return uninitialized arrays in memory that belongs to the calling thread until it asks again for the same use.
 
     Parameters
     ----------
     *wanted : (shape, dtype)
         The arrays that are needed at the same time.
+    use : str
+        What for: a function that hands work to others keeps its own memory under another name than theirs.
     """
-    sizes = [-(-prod(shape) * np.dtype(dtype).itemsize // LINE) * LINE for shape, dtype in wanted]
-    if _SCRATCH.buffer.size < sum(sizes):
-        _SCRATCH.buffer = np.empty(sum(sizes), dtype=np.uint8)
-    arrays, start = [], 0
-    for (shape, dtype), size in zip(wanted, sizes, strict=True):
-        n_bytes = prod(shape) * np.dtype(dtype).itemsize
-        arrays.append(_SCRATCH.buffer[start : start + n_bytes].view(dtype).reshape(shape))
-        start += size
-    return arrays
+    lengths = [prod(shape) * np.dtype(dtype).itemsize for shape, dtype in wanted]
+    sizes = [-(-length // LINE) * LINE for length in lengths]
+    buffer = _SCRATCH.buffers.get(use)
+    if buffer is None or buffer.size < sum(sizes):
+        buffer = _SCRATCH.buffers[use] = np.empty(sum(sizes), dtype=np.uint8)
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return [
+        buffer[start : start + length].view(dtype).reshape(shape)
+        for start, length, (shape, dtype) in zip(starts, lengths, wanted, strict=True)
+    ]
 
 
 def default_threads() -> int:

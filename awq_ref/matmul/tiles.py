@@ -1,6 +1,7 @@
 """The two ways to multiply by packed columns, a tile of outputs at a time.
 
-    multiply_factored    few tokens: mask and cast bytes, multiply group by group, apply scales afterwards
+    multiply_factored    few tokens: mask and cast bytes, multiply group by group
+    apply_grid           scales and zero points, afterwards
     multiply_dequantized many tokens: dequantize some groups, then one product for all tokens
     dequantize_groups    the float weight of some groups, bit for bit that of quantize.dequantize
 
@@ -40,17 +41,19 @@ def _cast_fields(part: U8, masks: U8, masked: U8, values: F32) -> F32:
     if len(masks):
         lower = masked[: part.size * len(masks)].reshape(n_groups, -1, n_bytes, width)
         np.bitwise_and(part[:, None], masks, out=lower)
-        values[:, :-1] = lower  # exact: whole numbers up to 255
-    values[:, -1] = part
+        np.copyto(values[:, :-1], lower)  # exact: whole numbers up to 255
+    np.copyto(values[:, -1], part)
     return values.reshape(n_groups, -1, width)
 
 
 def _multiply(factors: F32, values: F32, dots: F32) -> None:
     """Write factors (g, T, n) times values (g, n, R) to dots (g, T, R), in products of SMALL_PRODUCT at most."""
     n_tokens, n_inputs = factors.shape[1:]
-    width = dots.shape[2]
-    if 1 < n_tokens <= SMALL_PRODUCT // (n_inputs * LEAST_WIDTH):
-        width = LEAST_WIDTH * 2 ** int(np.log2(SMALL_PRODUCT // (n_tokens * n_inputs * LEAST_WIDTH)))
+    most = SMALL_PRODUCT // (n_tokens * n_inputs * LEAST_WIDTH)
+    if n_tokens == 1 or most == 0:
+        np.matmul(factors, values, out=dots)
+        return
+    width = min(LEAST_WIDTH * 2 ** (most.bit_length() - 1), dots.shape[2])
     whole = dots.shape[2] // width * width
     cut, out = (
         a[..., :whole].reshape(*a.shape[:2], -1, width).transpose(0, 2, 1, 3)  # (g, R / width, n or T, width)
@@ -61,43 +64,60 @@ def _multiply(factors: F32, values: F32, dots: F32) -> None:
         np.matmul(factors, values[..., whole:], out=dots[..., whole:])
 
 
-def multiply_factored(
-    factors: list[F32], x_sums: F32, weight: Columns, y: F32, start: int, stop: int
-) -> None:
-    """Write tiles start..stop of y: the factored product [AWQ-10] for a few tokens.
+def multiply_factored(factors: list[F32], weight: Columns, dots: F32, start: int, stop: int) -> None:
+    """Write the sums q x of tiles start..stop [AWQ-11]: all that takes time when tokens are few.
 
     Parameters
     ----------
     factors : list of float32 arrays
         As made by nest_activations.
+    weight : Columns
+    dots : float32 array, shape (tiles, n_groups, tokens, width)
+        Written to.
+    start, stop : int
+        The tiles to compute. Calls for different ones may run at the same time; so that they do, there is little here
+        but long calls of NumPy, which give up the interpreter's lock.
+    """
+    at_once = _groups_at_once(weight, CAST_WEIGHTS)
+    n_weights = at_once * weight.group_size * weight.width
+    more = (at_once, *dots.shape[2:]) if len(factors) > 1 else (0,)
+    masked, values, product = scratch(
+        ((n_weights,), np.uint8), ((n_weights,), np.float32), (more, np.float32)
+    )
+    for i, (plane, (field_bits, _)) in enumerate(zip(weight.planes, FIELDS[weight.bits], strict=True)):
+        masks = np.array([2**b - 1 for b in range(field_bits, 8, field_bits)], dtype=np.uint8)[:, None, None]
+        for tile in range(start, stop):
+            for first in range(0, weight.n_groups, at_once):
+                groups = slice(first, first + at_once)
+                v = _cast_fields(plane[tile, groups], masks, masked, values)
+                out = dots[tile, groups]
+                if i == 0:
+                    _multiply(factors[i][groups], v, out)
+                else:
+                    _multiply(factors[i][groups], v, product[: len(v)])
+                    out += product[: len(v)]
+
+
+def apply_grid(dots: F32, x_sums: F32, weight: Columns, spare: F32) -> F32:
+    """Return y (tokens, tiles * width) from the sums q x: scales, zero points and offsets of [AWQ-10].
+
+    Parameters
+    ----------
+    dots : float32 array, shape (tiles, n_groups, tokens, width)
+        As written by multiply_factored; overwritten.
     x_sums : float32 array, shape (n_groups, tokens, 1)
         Sum of the activations of each group.
     weight : Columns
-    y : float32 array, shape (tokens, tiles * width)
-        Written to.
-    start, stop : int
-        The tiles to compute. Calls for different ones may run at the same time.
+    spare : float32 array of the same shape
+        Working memory.
     """
-    # G groups, of which g at a time; T tokens, R outputs of a tile, n bytes of a group and output
-    at_once, shape = _groups_at_once(weight, CAST_WEIGHTS), (weight.n_groups, len(y), weight.width)
-    n_weights = at_once * weight.group_size * weight.width
-    masked, values, sums, dots = scratch(
-        ((n_weights,), np.uint8), ((n_weights,), np.float32), (shape, np.float32), (shape, np.float32)
-    )
-    for tile in range(start, stop):
-        np.multiply(weight.zero_point[tile, :, None].astype(np.float32), x_sums, out=sums)
-        for plane, (field_bits, _), c in zip(weight.planes, FIELDS[weight.bits], factors, strict=True):
-            masks = np.array([2**b - 1 for b in range(field_bits, 8, field_bits)], dtype=np.uint8)[
-                :, None, None
-            ]
-            for group in range(0, weight.n_groups, at_once):
-                groups = slice(group, group + at_once)
-                _multiply(c[groups], _cast_fields(plane[tile, groups], masks, masked, values), dots[groups])
-            sums -= dots  # z sum(x) - sum(q x): the sign is turned at the end
-        sums *= widened(weight.scales[tile])[:, None]
-        if weight.offset is not None:
-            sums -= widened(weight.offset[tile])[:, None] * x_sums
-        np.negative(np.add.reduce(sums, axis=0), out=y[:, tile * weight.width : (tile + 1) * weight.width])
+    zero_point = weight.zero_point[:, :, None].astype(np.float32)
+    np.subtract(dots, np.multiply(zero_point, x_sums, out=spare), out=dots)
+    dots *= widened(weight.scales)[:, :, None]
+    if weight.offset is not None:
+        dots += np.multiply(widened(weight.offset)[:, :, None], x_sums, out=spare)
+    y: F32 = np.add.reduce(dots, axis=1).transpose(1, 0, 2)  # (tokens, tiles, width)
+    return y.reshape(dots.shape[2], -1)
 
 
 def dequantize_groups(weight: Columns, tile: int, groups: slice, part: F32, fields: U8) -> None:

@@ -3,8 +3,10 @@
 load        load_model
 model       Model
 texts       text and ids for calibration and evaluation
-calibrate   observe a model block by block
-quantize    quantize_model
+statistics  calibrate: observe a model once, quantize it often
+walk        all calibration windows through a model; its parts in observation, what is between blocks in states
+quantize    quantize_model; one block in block_output, several at once in spread
+footprint   the memory that it will need
 convert     a quantized folder in another layout;  gguf: a folder as one GGUF file
 chat, chat_format    a conversation: its turns, its text, its file
 describe    what a folder holds
@@ -18,8 +20,8 @@ from awq_ref.pipeline.describe import describe_model, folder_bytes
 from awq_ref.pipeline.gguf import GgufReport, convert_to_gguf
 from awq_ref.pipeline.load import load_model
 from awq_ref.pipeline.model import Model
-from awq_ref.pipeline.observation import ModelStatistics, calibrate
 from awq_ref.pipeline.quantize import quantize_model
+from awq_ref.pipeline.statistics import ModelStatistics, calibrate
 from awq_ref.pipeline.texts import evaluation_tokens, read_text
 
 __all__ = [

@@ -17,7 +17,7 @@ from awq_ref.dtypes import F32, AnyFloat
 from awq_ref.errors import ShapeError, UnsupportedError
 from awq_ref.model import ModelConfig, block_prefix, model_linear_shapes, stored_place
 from awq_ref.pipeline.load import open_tokenizer
-from awq_ref.pipeline.observation import ObservedBlock, located, observed_blocks, open_float
+from awq_ref.pipeline.observation import ObservedBlock, located, open_float
 from awq_ref.pipeline.plans import layer_plan
 from awq_ref.pipeline.reading import open_model
 from awq_ref.pipeline.stored import (
@@ -30,6 +30,7 @@ from awq_ref.pipeline.stored import (
 )
 from awq_ref.pipeline.stored_scales import ScaleSource, require_same_run, stored_folds
 from awq_ref.pipeline.texts import Calibration, calibration_windows
+from awq_ref.pipeline.walk import observed_blocks
 from awq_ref.quantize import choose_grid, dequantize_linear, pseudo_quantize
 from awq_ref.report.error_tables import ErrorReport, LinearRow
 from awq_ref.report.errors import LinearErrors, linear_errors

@@ -34,7 +34,6 @@ def write_papers(
     record = {"version": __version__, "recipe": report.recipe, "calibration": report.calibration}
     ignored = _float_modules(config)
     written = output_config(checkpoint.config, report.spec, report.layout, ignored=ignored, record=record)
-    write_json(folder / "config.json", written)
     copy_side_files(checkpoint.folder, folder)
     seen = report.calibration
     card = model_card(
@@ -52,3 +51,4 @@ def write_papers(
         license_name=source_license(checkpoint.folder),
     )
     write_text(folder / "README.md", card)
+    write_json(folder / "config.json", written)  # last: before it the folder is no model

@@ -3,59 +3,40 @@
     quantize_model   the whole job
 
 For each block: read, observe, search, fold, quantize, pack, write, forget. The output folder appears at the end,
-whole, or not at all.
+whole, or not at all. What is finished is kept: a run that was stopped, at whatever moment, is taken up by the same
+call.
 """
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from awq_ref.calibration import Observations
-from awq_ref.checkpoint import (
-    MAX_SHARD_BYTES,
-    Checkpoint,
-    ShardWriter,
-    new_folder,
-    require_new,
-)
-from awq_ref.checks import require_between
-from awq_ref.dtypes import F32, I64
+from awq_ref.checkpoint import MAX_SHARD_BYTES, Checkpoint, ShardWriter, require_new, resumable_folder
+from awq_ref.checks import require_between, require_one_of
+from awq_ref.dtypes import I64
 from awq_ref.errors import UnsupportedError
-from awq_ref.model import (
-    ModelConfig,
-    block_prefix,
-    block_router_shapes,
-    norm_tensor,
-    outer_tensor_shapes,
-    part_rows,
-    stored_order,
-)
-from awq_ref.pack import pack_linear
-from awq_ref.pipeline.block_search import search_sites
+from awq_ref.model import ModelConfig, outer_tensor_shapes
+from awq_ref.pipeline.block_output import Job, quantize_block
 from awq_ref.pipeline.describe import mean_bits_per_weight
 from awq_ref.pipeline.fit import choose_layout, require_group_sizes, require_layout
+from awq_ref.pipeline.footprint import Footprint, memory_bytes, peak_bytes, plan_memory, process_name
 from awq_ref.pipeline.load import open_tokenizer, read_block
-from awq_ref.pipeline.observation import (
-    EMBEDDING_ROWS,
-    ModelStatistics,
-    ObservedBlock,
-    located,
-    observed_blocks,
-    open_float,
-)
+from awq_ref.pipeline.observation import EMBEDDING_ROWS, ObservedBlock, open_float
 from awq_ref.pipeline.papers import write_papers
-from awq_ref.pipeline.rounding import round_site
-from awq_ref.pipeline.streams import open_streams, shared_sites
+from awq_ref.pipeline.resume import FinishedBlocks, identity_of
+from awq_ref.pipeline.spread import Executor, quantized_apart, require_apart
+from awq_ref.pipeline.states import StateStore
+from awq_ref.pipeline.statistics import ModelStatistics
 from awq_ref.pipeline.texts import Calibration, calibration_windows
-from awq_ref.quantize import join_rows, take_rows
+from awq_ref.pipeline.walk import ROUNDED, observed_blocks
 from awq_ref.report.progress import progress
 from awq_ref.report.quantization import LayerReport, QuantizationReport
-from awq_ref.search import LinearFold, Recipe, recipe_named
-from awq_ref.spec import QuantizedLinear, QuantSpec, Rounding
+from awq_ref.search import Recipe, recipe_named
+from awq_ref.spec import STATE_DTYPES, QuantSpec, StateDtype
 
 
 def _copy_outer(checkpoint: Checkpoint, config: ModelConfig, writer: ShardWriter) -> None:
@@ -67,115 +48,115 @@ def _copy_outer(checkpoint: Checkpoint, config: ModelConfig, writer: ShardWriter
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What every block's work needs to know."""
+class _Input:
+    """What the blocks are searched on: windows to be observed, statistics, or neither; and what is recorded of it."""
 
-    checkpoint: Checkpoint
-    config: ModelConfig
-    recipe: Recipe
-    spec: QuantSpec
-    layout: str
-
-    def stored_dtype(self, name: str) -> str:
-        return self.checkpoint.info(name).dtype
+    windows: I64 | None
+    statistics: ModelStatistics | None
+    seen: dict[str, Any]
 
 
-def _blocks(job: _Job, windows: I64 | None, statistics: ModelStatistics | None) -> Iterator[ObservedBlock]:
-    """Yield the blocks with what the recipe needs: observed now, observed before, or not at all."""
-    if windows is not None:
-        yield from observed_blocks(job.checkpoint, job.config, windows, recipe=job.recipe)
+def _calibrated(
+    job: Job,
+    calibration: Calibration,
+    statistics: ModelStatistics | None,
+    activations: StateDtype,
+    *,
+    samples: int,
+    seq_len: int,
+) -> _Input:
+    """Return what the recipe needs of the calibration."""
+    if not job.recipe.searches:
+        return _Input(None, None, {})
+    if statistics is not None:
+        return _Input(None, statistics, statistics.calibration)
+    windows, seen = calibration_windows(
+        open_tokenizer(job.checkpoint.folder, job.config),
+        calibration,
+        samples=samples,
+        seq_len=min(seq_len, job.config.max_position_embeddings),
+        vocab_size=job.config.vocab_size,
+    )
+    return _Input(windows, None, seen if activations == "float32" else seen | {"activations": activations})
+
+
+def _blocks(job: Job, given: _Input, store: StateStore, first: int) -> Iterator[ObservedBlock]:
+    """Yield the blocks from `first` on with what the recipe needs: observed now, before, or not at all."""
+    last = job.config.num_hidden_layers
+    if given.windows is not None and first < last:
+        yield from observed_blocks(
+            job.checkpoint, job.config, given.windows, recipe=job.recipe, store=store, first=first
+        )
         return
-    for layer in range(job.config.num_hidden_layers):
-        known = {} if statistics is None or not job.recipe.searches else statistics.of_layer(layer)
+    for layer in range(first, last):
+        known = {} if given.statistics is None else given.statistics.of_layer(layer)
         yield ObservedBlock(layer, read_block(job.checkpoint, job.config, layer), Observations(known, {}), {})
 
 
-def _write_norms(
-    job: _Job, writer: ShardWriter, prefix: str, norms: dict[str, F32], before: dict[str, F32]
-) -> None:
-    """Write the norms of a block in the form in which they are stored; one that took no scales, byte by byte."""
-    for name, norm in norms.items():
-        place = f"{prefix}{norm_tensor(name)}"
-        if norm is before[name]:
-            writer.add_raw(place, job.stored_dtype(place), norm.shape, job.checkpoint.raw(place))
-        else:
-            offset = 0.0 if name.endswith(".bias") else job.config.family.norm_offset
-            writer.add(place, norm - np.float32(offset), dtype=job.stored_dtype(place))
+def _block_here(job: Job, found: ObservedBlock, writer: ShardWriter, store: StateStore) -> LayerReport:
+    """Quantize a block in this process; keep the rounded stream that leaves it."""
+    report = quantize_block(job, found, writer)
+    if found.leaving is not None and found.layer + 1 < job.config.num_hidden_layers:
+        store.keep(found.leaving, ROUNDED, found.layer + 1)
+    return report
 
 
-def _write_linears(
-    job: _Job,
-    writer: ShardWriter,
-    prefix: str,
-    linears: dict[str, QuantizedLinear],
-    folds: dict[str, LinearFold],
-) -> None:
-    """Write the linears of a site; those that are one tensor in the checkpoint are put together."""
-    for name, parts in job.config.family.stored_linears(linears).items():
-        place, order = f"{prefix}{name}", stored_order(job.config, name)
-        joined = take_rows(join_rows([linears[part] for part in parts]), order)
-        for end, array in pack_linear(joined, job.layout).items():
-            writer.add(f"{place}.{end}", array)
-        bias = f"{place}.bias"
-        if bias in job.checkpoint:
-            values = job.checkpoint.read(bias)
-            rows = part_rows(job.config, name).items()
-            folded = np.concatenate([folds[part].apply_bias(values[row]) for part, row in rows])
-            writer.add(bias, folded[order], dtype=job.stored_dtype(bias))
+@dataclass(frozen=True)
+class _Helpers:
+    """Who does the searches; peaks: the memory of each of its processes."""
+
+    executor: Executor | None
+    ahead: int
+    peaks: dict[str, int] = field(default_factory=dict)
 
 
-def _write_routers(
-    job: _Job, writer: ShardWriter, prefix: str, weights: dict[str, F32], folds: dict[str, LinearFold]
-) -> None:
-    """Write the linears that stay in float; one that took scales in float32, so that the choice of experts stays."""
-    for name, weight in weights.items():
-        place = f"{prefix}{name}.weight"
-        if folds[name].columns is None:
-            writer.add_raw(place, job.stored_dtype(place), weight.shape, job.checkpoint.raw(place))
-        else:
-            writer.add(place, folds[name].apply(weight), dtype="F32")
+def _finish_blocks(
+    job: Job, given: _Input, store: StateStore, done: FinishedBlocks, helpers: _Helpers
+) -> Iterator[None]:
+    """Do the blocks that are not done yet; yield after each."""
+    first = len(done.layers)
+    blocks = _blocks(job, given, store, first)
+    if helpers.executor is None:
+        # No name may keep a block while the next one is read: that would be two in memory.
+        for _ in range(first, job.config.num_hidden_layers):
+            done.add(_block_here(job, next(blocks), done.writer, store))
+            yield
+        return
+    apart = quantized_apart(helpers.executor, job, blocks, ahead=helpers.ahead, peaks=helpers.peaks)
+    for collected, report in apart:
+        for tensor in collected.tensors:
+            done.writer.add_raw(*tensor)
+        done.add(report)
+        yield
 
 
-def _quantize_block(job: _Job, found: ObservedBlock, writer: ShardWriter) -> LayerReport:
-    """Search, fold, quantize, pack and write one block."""
-    family, prefix = job.config.family, block_prefix(job.config, found.layer)
-    norm_dtype = job.stored_dtype(f"{prefix}{next(iter(family.norms))}.weight")
-    with located(prefix.rstrip(".")):
-        result = search_sites(found, job.config, recipe=job.recipe, spec=job.spec, norm_dtype=norm_dtype)
-    _write_norms(job, writer, prefix, result.norms, found.block.norms)
-    weights, known = found.weights(), found.observations.statistics
-    streams, shared = open_streams(found, result, job.config, job.recipe), shared_sites(found, job.config)
-    reports = {report.site: report for report in result.reports}
-    routers = block_router_shapes(job.config, found.layer)
-    _write_routers(job, writer, prefix, {name: weights[name] for name in routers}, result.folds)
-    sites = {site: report.linears for site, report in reports.items()}
-    told = {*routers, *(name for names in sites.values() for name in names)}
-    sites |= family.stored_linears([name for name in weights if name not in told])
-    for site, names in sites.items():
-        with located(f"{prefix}{', '.join(names)}"):
-            drift = None
-            if streams and site in shared:
-                drift = streams.drift(shared[site], result.folds[names[0]].columns)
-            rounded = round_site(
-                {name: weights[name] for name in names}, result.folds, known.get(site),
-                spec=job.spec, rounding=job.recipe.rounding if site in known else Rounding(), drift=drift,
-            )  # fmt: skip
-        if streams:
-            streams.put(rounded.linears, result.folds)
-        _write_linears(job, writer, prefix, rounded.linears, result.folds)
-        if site in reports:
-            reports[site] = replace(reports[site], loss_rounded=rounded.loss, damping=rounded.damping)
-    if streams and found.layer + 1 < job.config.num_hidden_layers:  # nothing follows the last block
-        streams.finish()
-    return LayerReport(found.layer, tuple(reports.values()))
-
-
-def _require_statistics_fit(recipe: Recipe, statistics: ModelStatistics | None) -> None:
+def _require_fit(recipe: Recipe, statistics: ModelStatistics | None, helpers: _Helpers) -> None:
+    """Raise UnsupportedError where a recipe cannot have what it is to be given."""
     if statistics is not None and recipe.needs_tokens:
         raise UnsupportedError(
             f"quantize_model: recipe {recipe.name} judges on the tokens themselves, which saved statistics do not "
             "hold. Give calibration text instead."
         )
+    if helpers.executor is not None:
+        require_apart(recipe)
+
+
+def _planned(
+    job: Job, given: _Input, activations: StateDtype, memory: int | str | None, helpers: _Helpers
+) -> Footprint:
+    """Return what the run will take."""
+    shape = (0, 1) if given.windows is None else given.windows.shape
+    embedding = job.checkpoint.info(f"{job.config.family.embed_tokens}.weight")
+    return plan_memory(
+        job.config,
+        job.recipe,
+        tokens=shape[0] * shape[1],
+        seq_len=shape[1],
+        itemsize=embedding.n_bytes // math.prod(embedding.shape),
+        dtype=activations,
+        budget=memory_bytes(memory) if isinstance(memory, str) else memory,
+        ahead=0 if helpers.executor is None else helpers.ahead,
+    )
 
 
 def quantize_model(
@@ -192,6 +173,12 @@ def quantize_model(
     seq_len: int = 512,
     statistics: ModelStatistics | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    memory: int | str | None = None,
+    activations: StateDtype = "float32",
+    executor: Executor | None = None,
+    ahead: int = 2,
+    restart: bool = False,
+    planned: Callable[[Footprint], None] | None = None,
     shown: bool | None = None,
 ) -> QuantizationReport:
     """Quantize the linears of a float checkpoint and write a new checkpoint folder.
@@ -219,6 +206,21 @@ def quantize_model(
         From `calibrate`, instead of calibration text.
     max_shard_bytes : int
         Size at which a new safetensors file begins.
+    memory : int or str, optional
+        Bytes, or "4GB", that the process may take. Where the hidden states do not fit they go to a file beside the
+        output; the result is the same. None: they stay in memory.
+    activations : "float32" or "float16"
+        Of the hidden states between blocks. float16 takes half the room and changes numbers, which the record in
+        config.json says.
+    executor : optional
+        Anything with `submit` as concurrent.futures has it: a `ProcessPoolExecutor`, a Dask client's `get_executor()`.
+        Blocks are searched and rounded there, with the same result. Its workers see the source under the same path.
+    ahead : int
+        So many blocks are with the executor at a time.
+    restart : bool
+        Drop the finished blocks of an earlier run that was stopped, instead of going on with them.
+    planned : callable, optional
+        Is told the memory that the run will need, before it begins.
     shown : bool, optional
         Draw a progress bar; by default on a terminal only.
 
@@ -239,52 +241,60 @@ def quantize_model(
     HubError
         If it is a name on the hub and cannot be had from there.
     OutputError
-        If the destination exists or cannot be written; nothing is left behind.
+        If the destination exists or cannot be written; if an earlier run to it was stopped and was other work.
 
     Notes
     -----
     Memory: one block in float32, its Gram matrices, and the hidden states of all windows; a recipe that follows their
-    drift (`best`) holds two blocks and four copies of the states. Error feedback adds three
-    float64 matrices of the size of one Gram matrix while a site is rounded.
+    drift (`best`) holds two blocks and four copies of the states. `footprint.plan_memory` has the sum; the report holds
+    it as `predicted_bytes`, and what the process really took as `peak_bytes`.
+
+    Stopped: finished blocks stay in `.NAME.partial` beside the destination after an interrupt, a full disk or a death
+    of the process, and the same call goes on from there to the same bytes. A call with another source, recipe, grid or
+    calibration, or by another version, is refused.
     """
     started = time.perf_counter()
     chosen = recipe if isinstance(recipe, Recipe) else recipe_named(recipe)
     spec = chosen.storage_spec(QuantSpec(bits=bits, group_size=group_size, symmetric=symmetric))
-    require_between("quantize_model", "samples", samples, 1, math.inf)
-    require_between("quantize_model", "seq_len", seq_len, 1, math.inf)
+    for name, value in {"samples": samples, "seq_len": seq_len, "ahead": ahead}.items():
+        require_between("quantize_model", name, value, 1, math.inf)
+    require_one_of("quantize_model", "activations", activations, STATE_DTYPES)
+    helpers = _Helpers(executor, ahead)
     require_new(Path(destination))  # before a download
     checkpoint, config = open_float(source)
     require_group_sizes(config, group_size)
-    job = _Job(checkpoint, config, chosen, spec, choose_layout(config, spec) if layout is None else layout)
+    job = Job(checkpoint, config, chosen, spec, choose_layout(config, spec) if layout is None else layout)
     require_layout(config, spec, job.layout)
-    _require_statistics_fit(chosen, statistics)
-    with new_folder(destination) as folder:
-        windows, seen = None, {} if statistics is None else statistics.calibration
-        if chosen.searches and statistics is None:
-            length = min(seq_len, config.max_position_embeddings)
-            windows, seen = calibration_windows(
-                open_tokenizer(checkpoint.folder, config),
-                calibration,
-                samples=samples,
-                seq_len=length,
-                vocab_size=config.vocab_size,
-            )
-        blocks = _blocks(job, windows, statistics)
-        steps = progress(
-            range(config.num_hidden_layers),
-            total=config.num_hidden_layers, label=f"quantize {chosen.name}", unit="block", shown=shown,
-        )  # fmt: skip
-        with ShardWriter(folder, max_shard_bytes=max_shard_bytes) as writer:
-            _copy_outer(checkpoint, config, writer)
-            # No name may keep a block while the next one is read: that would be two in memory.
-            layers = tuple(_quantize_block(job, next(blocks), writer) for _ in steps)
-        report = QuantizationReport(
-            recipe=chosen.name,
-            spec=spec,
-            layout=job.layout,
-            calibration=seen if chosen.searches else {},
-            layers=layers,
-            bits_per_weight=mean_bits_per_weight(config, spec, job.layout),
-        )
-        write_papers(checkpoint, config, folder, Path(destination).name, report)
-    return replace(report, seconds=time.perf_counter() - started)
+    _require_fit(chosen, statistics, helpers)
+    given = _calibrated(job, calibration, statistics, activations, samples=samples, seq_len=seq_len)
+    plan = _planned(job, given, activations, memory, helpers)
+    if planned is not None:
+        planned(plan)
+    report = QuantizationReport(
+        recipe=chosen.name,
+        spec=spec,
+        layout=job.layout,
+        calibration=given.seen,
+        layers=(),
+        bits_per_weight=mean_bits_per_weight(config, spec, job.layout),
+        predicted_bytes=plan.total,
+    )
+    identity = identity_of(
+        job, calibration=given.seen, statistics=given.statistics, activations=activations,
+        max_shard_bytes=max_shard_bytes,
+    )  # fmt: skip
+    with resumable_folder(destination, identity, restart=restart) as journal:
+        store = StateStore(activations, plan.spilled, journal.folder)
+        with FinishedBlocks(journal, store, report, max_shard_bytes=max_shard_bytes) as done:
+            if not done.layers:
+                _copy_outer(checkpoint, config, done.writer)
+            steps = _finish_blocks(job, given, store, done, helpers)
+            n_layers, label = config.num_hidden_layers, f"quantize {chosen.name}"
+            for _ in progress(
+                steps, total=n_layers - len(done.layers), label=label, unit="block", shown=shown
+            ):
+                pass
+            report = replace(report, layers=tuple(done.layers))
+        write_papers(checkpoint, config, journal.model, Path(destination).name, report)
+    peak = peak_bytes() + sum(n for name, n in helpers.peaks.items() if name != process_name())
+    return replace(report, seconds=time.perf_counter() - started, peak_bytes=peak)

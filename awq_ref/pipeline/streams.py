@@ -27,6 +27,7 @@ from awq_ref.model import (
 from awq_ref.model.family import Place
 from awq_ref.pipeline.observation import ObservedBlock, batches
 from awq_ref.pipeline.plans import layer_plan
+from awq_ref.pipeline.states import States, blank_like
 from awq_ref.quantize import dequantize_linear
 from awq_ref.search import BlockResult, LinearFold, Recipe
 from awq_ref.spec import LinearOperator, QuantizedLinear
@@ -83,10 +84,14 @@ class TwoStreams:
         assert found.streams is not None
         self._context, *self._entered = found.streams  # what enters the attention
         self._blocks = (found.block, Block(norms, dict(found.block.linears)))
-        self._streams = [x.copy() if config.family.parallel else x for x in self._entered]
+        apart = config.family.parallel or not isinstance(
+            self._entered[0], np.ndarray
+        )  # a file must stay as it is
+        self._streams = [x.copy() if apart else x for x in self._entered]
+        self._leaving = self._entered[1] if found.leaving is None else found.leaving
         self._config, self._recovers = config, recovers
-        self._batches = batches(*self._entered[0].shape[:2])
-        self._mixed: list[F32] = []  # what the rounded attention hands to its last layer, batch by batch
+        self._batches = batches(self._entered[0].shape[0], self._entered[0].shape[1])
+        self._mixed: States | None = None  # what the rounded attention hands to its last layer
 
     def put(self, linears: Mapping[str, QuantizedLinear], folds: Mapping[str, LinearFold]) -> None:
         """Put rounded layers into the rounded block, each with its bias."""
@@ -118,7 +123,7 @@ class TwoStreams:
                 x, y = (_input_of(names, block, run(which, rows)) for which, block in enumerate(self._blocks))
                 sums.add(x if columns is None else x / columns, y, self._missing(name, rows))
                 if name == ATTENTION_OUT:
-                    self._mixed.append(y)
+                    self._mix(rows, y)
                     self._pass_attention(0, rows, x)
             return sums.finish()
 
@@ -126,7 +131,7 @@ class TwoStreams:
         """Let the rounded stream pass the rounded block, now that all of it is known."""
         with np.errstate(over="ignore", invalid="ignore"):  # the next block's sums name what overflows
             self._leave_attention()
-            block, after = self._blocks[1], self._entered[1]
+            block, after = self._blocks[1], self._leaving
             for rows in self._batches:
                 y = self._mlp(1, rows)(block)
                 after[rows] = add_branch(self._streams[1][rows], y, block, self._config, "after_mlp")
@@ -150,11 +155,18 @@ class TwoStreams:
         y = block.linears[ATTENTION_OUT](mixed)
         stream[rows] = add_branch(stream[rows], y, block, self._config, "after_attention")
 
+    def _mix(self, rows: slice, mixed: F32) -> None:
+        """Remember what the rounded attention hands to its last layer, which is not rounded yet."""
+        if self._mixed is None:
+            self._mixed = blank_like(self._entered[1], width=mixed.shape[-1])
+        self._mixed[rows] = mixed
+
     def _leave_attention(self) -> None:
         """Let the rounded stream pass the attention, if its last layer has been reached."""
-        for rows, mixed in zip(self._batches, self._mixed, strict=False):
-            self._pass_attention(1, rows, mixed)
-        self._mixed = []
+        if self._mixed is not None:
+            for rows in self._batches:
+                self._pass_attention(1, rows, self._mixed[rows])
+        self._mixed = None
 
     def _missing(self, name: str, rows: slice) -> F32 | None:
         """Return what a layer is to add to its own output: nothing, unless that goes into the stream as it is."""

@@ -42,7 +42,9 @@ class QuantizationReport:
     calibration      fingerprint of the calibration tokens: source, windows, seq_len, sha256
     layers           per block, per site: alphas tried, loss of each, the choice, channel scales, clips, RTN's loss
     bits_per_weight  of the quantized linears, scales and zero points counted
-    seconds          wall time
+    seconds          wall time; of the last call, where an earlier one was stopped
+    predicted_bytes  the peak of memory that was expected, and
+    peak_bytes       the largest resident set that the process, and those of an executor, have had
     """
 
     recipe: str
@@ -52,6 +54,8 @@ class QuantizationReport:
     layers: tuple[LayerReport, ...]
     bits_per_weight: float
     seconds: float = 0.0
+    predicted_bytes: int = 0
+    peak_bytes: int = 0
 
     def sites(self) -> Iterator[tuple[int, SiteReport]]:
         """Yield (layer, site report) in the order of the data."""

@@ -10,7 +10,7 @@ from helpers.command_line import assert_nothing_written, assert_refused, run
 from helpers.tiny_checkpoint import write_tiny_llama
 
 from awq_ref.errors import OutputError
-from awq_ref.explain import explain_layer, page
+from awq_ref.explain import explain_layer, layer_page
 from awq_ref.pipeline import quantize_model
 
 NAME = "model.layers.0.mlp.down_proj"
@@ -84,7 +84,7 @@ def test_names_of_models_and_layers_are_text(written):
     _, record = written
     evil = "</script><script>alert(1)</script>\u2028<!--"
     spoiled = record | {"about": record["about"] | {"model": evil, "layer": evil, "piece": evil}}
-    text = page(spoiled)
+    text = layer_page(spoiled)
     found = elements_of(text)
     assert [tag for tag, _ in found.found].count("script") == 2
     assert json.loads(found.numbers)["about"]["model"] == evil
@@ -92,7 +92,7 @@ def test_names_of_models_and_layers_are_text(written):
 
 
 def test_links_to_the_documentation_where_it_is_known(written):
-    text = page(written[1], docs="../docs/")
+    text = layer_page(written[1], docs="../docs/")
     links = [attributes.get("href") for tag, attributes in elements_of(text).found if tag == "a"]
     assert "../docs/equations.html#awq-6" in links
 

@@ -58,7 +58,7 @@ def loop(codes, steps, bias, x):
 @pytest.mark.parametrize("small", [False, True])
 def test_the_product_is_that_of_the_codes(rng, monkeypatch, tokens, small):
     if small:  # several tiles and products, the last ones shorter; threads
-        for name, value in (("TILE", 64), ("PRODUCT", 33), ("LARGE_TILE", 64), ("THREADED_WEIGHTS", 1)):
+        for name, value in (("TILE", 64), ("LARGE_TILE", 64), ("THREADED_WEIGHTS", 1)):
             monkeypatch.setattr(module, name, value)
     n = 16
     codes = rng.integers(-127, 128, (23, n)).astype(np.int8)

@@ -90,7 +90,7 @@ def test_codes_take_any_group_size(bits, group_size):
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
 @pytest.mark.parametrize("n_tokens", [1, FEW_TOKENS + 1])
 def test_a_layer_large_enough_for_threads(n_tokens, n_threads):
-    linear = random_linear(QuantSpec(group_size=128), out_features=2056, n_groups=4)
+    linear = random_linear(QuantSpec(group_size=128), out_features=4104, n_groups=4)
     assert linear.int_weight.size >= THREADED_WEIGHTS
     operator = PackedLinear.from_quantized(linear, n_threads=n_threads)
     assert operator.n_threads == n_threads
@@ -103,7 +103,7 @@ def test_a_small_layer_uses_one_thread():
 
 
 def test_tiles_are_as_many_for_each_thread_and_filled_up():
-    linear = random_linear(QuantSpec(group_size=256), out_features=2051, n_groups=1)
+    linear = random_linear(QuantSpec(group_size=1024), out_features=2051, n_groups=1)
     weight = PackedLinear.from_quantized(linear, n_threads=2).weight
     assert (weight.n_tiles, weight.width) == (2, 1026)
     assert not weight.scales[1, :, 1025].any()
@@ -111,7 +111,7 @@ def test_tiles_are_as_many_for_each_thread_and_filled_up():
 
 
 def test_calls_at_the_same_time_do_not_meet():
-    linear = random_linear(QuantSpec(group_size=128), out_features=2056, n_groups=4)
+    linear = random_linear(QuantSpec(group_size=128), out_features=4104, n_groups=4)
     operator = PackedLinear.from_quantized(linear, n_threads=2)
     batches = [activations(1, linear.in_features, seed=seed) for seed in range(12)]
     with ThreadPoolExecutor(4) as pool:

@@ -45,10 +45,10 @@ def test_one_layer_by_hand(form, codes, scales, zero_points, itemsize):
     assert row["total"] == sum(row[part] for part in PARTS)
 
 
-def test_what_the_planes_cannot_hold_counts_as_codes():
-    # Planes of 4 bits are blocks of 32 weights: a group of 16 does not fill one.
+def test_what_does_not_fill_bytes_counts_as_codes():
+    # The high bits of 3-bit codes go eight to a byte: a group of 4 does not fill one.
     packed, codes = (
-        memory_row("one", ONE_LAYER, form, spec=QuantSpec(group_size=16), context=1, batch=1)
+        memory_row("one", ONE_LAYER, form, spec=QuantSpec(bits=3, group_size=4), context=1, batch=1)
         for form in ("packed", "codes")
     )
     assert packed["total"] == codes["total"]
