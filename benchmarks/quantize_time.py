@@ -20,9 +20,10 @@ from awq_ref.checkpoint import demo_model_path
 from awq_ref.dtypes import I64
 from awq_ref.pipeline.block_search import search_sites
 from awq_ref.pipeline.load import open_tokenizer
-from awq_ref.pipeline.observation import ObservedBlock, observed_blocks, open_float
+from awq_ref.pipeline.observation import ObservedBlock, open_float
 from awq_ref.pipeline.rounding import round_site
 from awq_ref.pipeline.texts import calibration_windows
+from awq_ref.pipeline.walk import observed_blocks
 from awq_ref.search import Recipe, recipe_named
 from awq_ref.spec import QuantSpec
 
