@@ -21,9 +21,10 @@ from awq_ref.errors import RangeError
 from awq_ref.model import ModelConfig, block_prefix, model_linear_shapes
 from awq_ref.pipeline.block_search import norm_storage
 from awq_ref.pipeline.load import open_tokenizer
-from awq_ref.pipeline.observation import ObservedBlock, observed_blocks, open_float
+from awq_ref.pipeline.observation import ObservedBlock, open_float
 from awq_ref.pipeline.plans import layer_plan
 from awq_ref.pipeline.texts import Calibration, calibration_windows
+from awq_ref.pipeline.walk import observed_blocks
 from awq_ref.quantize import pseudo_quantize
 from awq_ref.search import (
     GramObjective,
