@@ -1,6 +1,6 @@
-"""The command line: `awq-ref quantize | calibrate | generate | chat | perplexity | inspect | paper | ...`.
+"""The command line: `awq-ref quantize | calibrate | generate | chat | perplexity | inspect | explain | ...`.
 
-The options of every command; what they do is in `awq_ref.commands`.
+The options of every command; what they do is in `awq_ref.commands` and `awq_ref.oracle`.
 Exit code 0: done. 1: `conform` found a backend wrong. 2: an error or an interrupt, one message on standard error and
 nothing half-written.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from awq_ref import __version__, commands
+from awq_ref import __version__, commands, oracle
 from awq_ref.errors import AwqRefError, CalibrationWarning
 from awq_ref.matmul import RESIDENCIES
 from awq_ref.model import OVERFLOWS
@@ -202,7 +202,7 @@ def _add_convert(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _add_vectors(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _add_command(parsers, "vectors", commands.run_vectors, "golden vectors as plain files")
+    parser = _add_command(parsers, "vectors", oracle.run_vectors, "golden vectors as plain files")
     parser.add_argument("action", choices=("copy",), help="copy: write them into a new folder")
     parser.add_argument("out", type=Path, help="folder to write; must not exist")
     parser.add_argument("--level", action="append", choices=LEVELS, help="only this one; may be repeated")
@@ -210,7 +210,7 @@ def _add_vectors(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _add_conform(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _add_command(parsers, "conform", commands.run_conform, "hold a backend to the golden vectors")
+    parser = _add_command(parsers, "conform", oracle.run_conform, "hold a backend to the golden vectors")
     parser.add_argument(
         "--cmd", metavar="COMMAND", help="a program that speaks docs/conformance.md's protocol"
     )
@@ -244,7 +244,7 @@ def _add_explain(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _add_explain_layout(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _add_command(parsers, "explain-layout", commands.run_explain_layout, "draw the bits of a layout")
+    parser = _add_command(parsers, "explain-layout", oracle.run_explain_layout, "draw the bits of a layout")
     parser.add_argument("layout", choices=PLACES, help="its name")
     parser.add_argument("--rows", type=int, default=8, help="outputs")
     parser.add_argument("--cols", type=int, default=32, help="inputs")
@@ -297,7 +297,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) has gone: not an error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

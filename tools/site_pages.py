@@ -21,7 +21,7 @@ import awq_ref
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
     "awq_ref", "awq_ref.quantize", "awq_ref.pack", "awq_ref.matmul", "awq_ref.search", "awq_ref.calibration",
-    "awq_ref.model", "awq_ref.text", "awq_ref.checkpoint", "awq_ref.pipeline", "awq_ref.vectors",
+    "awq_ref.model", "awq_ref.text", "awq_ref.checkpoint", "awq_ref.pipeline", "awq_ref.explain", "awq_ref.vectors",
 )  # fmt: skip
 MODULES = (
     "awq_ref.spec", "awq_ref.errors", "awq_ref.report.errors", "awq_ref.report.memory", "awq_ref.report.perplexity",
