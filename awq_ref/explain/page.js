@@ -125,7 +125,7 @@ function product() {
 
 function compared() {
   const rows = [["loss of the layer", "loss"], ["loss of this row", "row_loss"]].map(([name, field]) => [name, ...[rounded(), trial()].map((each) => each[field].toPrecision(6))]);
-  rows.push([`the token's output; the float row's: ${record.float_output}`, rounded().dot.output, trial().dot.output]);
+  rows.push([`one token's output; the float row's: ${record.float_output}`, rounded().dot.output, trial().dot.output]);
   const [head, body] = table(["", "nearest", "alpha " + trial().alpha], rows);
   head.querySelector("th").replaceWith(element("td"));
   return element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Losses" }, element("table", { class: "compared" }, head, body));
@@ -193,7 +193,7 @@ function go(step) {
 function start() {
   byId("about").textContent = `${about.layer} of ${about.model}, ${about.rows} x ${about.inputs}; row ${about.row}, group ${about.group} of ${about.groups} (${about.group_size} weights), ${about.bits} bits; calibrated on ${about.tokens} tokens: ${about.source}.`;
   sections.forEach((section, at) => {
-    const button = element("button", { type: "button" }, `${at + 1} ${section.dataset.name}`);
+    const button = element("button", { type: "button" }, `${at + 1}`, element("span", { class: "name" }, ` ${section.dataset.name}`));
     button.addEventListener("click", () => go(at));
     byId("steps").append(element("li", {}, button));
   });

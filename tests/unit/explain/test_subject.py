@@ -5,10 +5,14 @@ import json
 import numpy as np
 import pytest
 from helpers.tiny_checkpoint import write_tiny_family, write_tiny_llama
+from helpers.tiny_families import FAMILY_CHANGES
 
 from awq_ref.errors import RangeError, ShapeError, UnsupportedError
-from awq_ref.explain import open_subject
+from awq_ref.explain import layer_record, open_subject
+from awq_ref.model import block_prefix
 from awq_ref.pipeline import quantize_model
+from awq_ref.pipeline.observation import open_float
+from awq_ref.pipeline.plans import layer_plan
 
 SITES = {
     "self_attn.qkv": "self_attn.k_proj",
@@ -82,3 +86,32 @@ def test_a_quantized_model_is_refused(quantized):
     model, _ = quantized
     with pytest.raises(UnsupportedError, match="float"):
         open_subject(model.parent / "out", "model.layers.0.mlp.down_proj")
+
+
+@pytest.mark.parametrize("family", FAMILY_CHANGES)
+def test_a_layer_of_every_site_of_every_family_is_explained(tmp_path, windows, family):
+    write_tiny_family(tmp_path, family)
+    _, config = open_float(tmp_path)
+    for group in layer_plan(config, 0):
+        name = block_prefix(config, 0) + group.consumers[-1]
+        subject = open_subject(tmp_path, name, group_size=16, calibration=windows)
+        record = layer_record(subject)
+        assert record["about"]["shared"] == list(group.consumers)
+        assert record["trials"][0]["scales"] == [1.0] * 16
+        assert min(trial["loss"] for trial in record["trials"]) == record["trials"][record["chosen"]]["loss"]
+
+
+def test_an_expert_that_no_token_reached_is_refused(tmp_path):
+    write_tiny_family(tmp_path, "mixtral")
+    _, config = open_float(tmp_path)
+    same = np.zeros((1, 4), dtype=np.int64)  # one token, four times: the same experts each time
+    n_experts, refused = config.n_experts(0), 0
+    assert n_experts > config.num_experts_per_tok
+    for expert in range(n_experts):
+        name = f"model.layers.0.block_sparse_moe.experts.{expert}.w2"
+        try:
+            open_subject(tmp_path, name, group_size=16, calibration=same)
+        except RangeError as error:
+            assert "none was sent to its expert" in str(error)
+            refused += 1
+    assert refused == n_experts - config.num_experts_per_tok
