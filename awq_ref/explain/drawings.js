@@ -85,7 +85,7 @@ function grid(width) {
   scaled.forEach((value, k) => {
     const at = x(k + 0.5);
     svg.append(drawn("line", { class: "stem", x1: at, x2: at, y1: y(value), y2: y(landed[k]) }));
-    svg.append(drawn("circle", { class: "main", cx: at, cy: y(value), r: Math.min(4, step * 0.35) }));
+    svg.append(drawn("circle", { class: "main", cx: at, cy: y(value), r: Math.max(1.5, Math.min(4, step * 0.35)) }));
   });
   return svg;
 }

@@ -112,6 +112,7 @@ function product() {
     const k = input(state.weight) - start;
     if (k >= 0 && k < 32) made.querySelectorAll("tbody tr")[k % 16].classList.add("chosen");
     parts.push(element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Bytes of the block" }, made));
+    if (about.group_size > 32) parts.push(caption("The first block of the group."));
   }
   const sums = [
     ["sum of q x over the group", dot.codes_x], ["sum of x over the group", dot.sum_x], ["step delta", delta], ["zero point z", z],
