@@ -1,6 +1,6 @@
-"""The command line: `awq-ref quantize | calibrate | generate | chat | perplexity | inspect | explain | ...`.
+"""The command line: `awq-ref quantize | calibrate | generate | chat | perplexity | inspect | paper | bench | ...`.
 
-The options of every command; what they do is in `awq_ref.commands` and `awq_ref.oracle`.
+The options of every command; what they do is in `awq_ref.commands`.
 Exit code 0: done. 1: `conform` found a backend wrong. 2: an error or an interrupt, one message on standard error and
 nothing half-written.
 """
@@ -13,8 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from awq_ref import __version__, commands, oracle
+from awq_ref import __version__, commands
+from awq_ref.bench import command as bench
 from awq_ref.errors import AwqRefError, CalibrationWarning
+from awq_ref.explain import command as explain
 from awq_ref.matmul import RESIDENCIES
 from awq_ref.model import OVERFLOWS
 from awq_ref.pack import FOLDER_LAYOUTS, LAYOUTS
@@ -169,6 +171,10 @@ def _add_paper(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser.add_argument("--json", type=Path, metavar="FILE", help="write its rows and its setup here")
 
 
+def _add_bench(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    bench.add_options(_add_command(parsers, "bench", bench.run, "measure this machine, and a model on it"))
+
+
 def _add_inspect(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _add_command(parsers, "inspect", commands.run_inspect, "say what a checkpoint holds")
     parser.add_argument("model", help=f"float or quantized checkpoint folder, {ON_HUB}")
@@ -202,7 +208,7 @@ def _add_convert(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _add_vectors(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _add_command(parsers, "vectors", oracle.run_vectors, "golden vectors as plain files")
+    parser = _add_command(parsers, "vectors", commands.run_vectors, "golden vectors as plain files")
     parser.add_argument("action", choices=("copy",), help="copy: write them into a new folder")
     parser.add_argument("out", type=Path, help="folder to write; must not exist")
     parser.add_argument("--level", action="append", choices=LEVELS, help="only this one; may be repeated")
@@ -210,7 +216,7 @@ def _add_vectors(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _add_conform(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _add_command(parsers, "conform", oracle.run_conform, "hold a backend to the golden vectors")
+    parser = _add_command(parsers, "conform", commands.run_conform, "hold a backend to the golden vectors")
     parser.add_argument(
         "--cmd", metavar="COMMAND", help="a program that speaks docs/conformance.md's protocol"
     )
@@ -229,22 +235,14 @@ def _add_conform(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _add_explain(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _add_command(parsers, "explain", commands.run_explain, "a layer, step by step, as an HTML file")
+    parser = _add_command(parsers, "explain", explain.run, "step through a layer: one HTML file")
     parser.add_argument("model", help=f"float checkpoint folder, {ON_HUB}")
-    parser.add_argument(
-        "--layer", required=True, metavar="NAME", help="model.layers.0.mlp.down_proj, or another"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="HTML file; must not exist")
-    parser.add_argument("--row", type=int, help="output to look at; default: one that gains as most do")
-    parser.add_argument("--group-size", type=int, default=32, help="weights that share a scale; -1: a row")
+    explain.add_options(parser)
     _add_calibration(parser, samples=8)
-    parser.add_argument(
-        "--docs", metavar="URL", help="of the built site's docs, for links from the equations"
-    )
 
 
 def _add_explain_layout(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = _add_command(parsers, "explain-layout", oracle.run_explain_layout, "draw the bits of a layout")
+    parser = _add_command(parsers, "explain-layout", commands.run_explain_layout, "draw the bits of a layout")
     parser.add_argument("layout", choices=PLACES, help="its name")
     parser.add_argument("--rows", type=int, default=8, help="outputs")
     parser.add_argument("--cols", type=int, default=32, help="inputs")
@@ -265,6 +263,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_perplexity(parsers)
     _add_inspect(parsers)
     _add_paper(parsers)
+    _add_bench(parsers)
     _add_convert(parsers)
     _add_vectors(parsers)
     _add_conform(parsers)

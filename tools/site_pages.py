@@ -21,10 +21,11 @@ import awq_ref
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
     "awq_ref", "awq_ref.quantize", "awq_ref.pack", "awq_ref.matmul", "awq_ref.search", "awq_ref.calibration",
-    "awq_ref.model", "awq_ref.text", "awq_ref.checkpoint", "awq_ref.pipeline", "awq_ref.explain", "awq_ref.vectors",
+    "awq_ref.model", "awq_ref.text", "awq_ref.checkpoint", "awq_ref.pipeline", "awq_ref.vectors",
 )  # fmt: skip
 MODULES = (
     "awq_ref.spec", "awq_ref.errors", "awq_ref.report.errors", "awq_ref.report.memory", "awq_ref.report.perplexity",
+    "awq_ref.explain.page", "awq_ref.explain.record", "awq_ref.explain.subject",
     "awq_ref.report.divergence", "awq_ref.report.quantization", "awq_ref.report.tables",
 )  # fmt: skip
 FENCE = re.compile(r"(^(`{3,}|~{3,})[^\n]*\n.*?^\2[ \t]*$)", flags=re.MULTILINE | re.DOTALL)

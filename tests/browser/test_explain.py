@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from awq_ref.checkpoint import demo_model_path
-from awq_ref.explain import explain_layer
+from awq_ref.explain.page import explain_layer
 
 LAYER = "model.layers.0.self_attn.q_proj"
 PHONE, DESK = 390, 1280

@@ -10,7 +10,7 @@ from helpers.command_line import assert_nothing_written, assert_refused, run
 from helpers.tiny_checkpoint import write_tiny_llama
 
 from awq_ref.errors import OutputError
-from awq_ref.explain import explain_layer, layer_page
+from awq_ref.explain.page import explain_layer, layer_page
 from awq_ref.pipeline import quantize_model
 
 NAME = "model.layers.0.mlp.down_proj"

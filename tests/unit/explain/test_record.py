@@ -9,8 +9,8 @@ from helpers.scalar_packers import PACKERS, Integers
 from helpers.tiny_checkpoint import write_tiny_family
 
 from awq_ref.errors import RangeError
-from awq_ref.explain import layer_record, open_subject
-from awq_ref.explain.record import loudest_group, typical_row
+from awq_ref.explain.record import layer_record, loudest_group, typical_row
+from awq_ref.explain.subject import open_subject
 from awq_ref.pipeline import calibrate
 
 GROUP = 32

@@ -8,7 +8,8 @@ from helpers.tiny_checkpoint import write_tiny_family, write_tiny_llama
 from helpers.tiny_families import FAMILY_CHANGES
 
 from awq_ref.errors import RangeError, ShapeError, UnsupportedError
-from awq_ref.explain import layer_record, open_subject
+from awq_ref.explain.record import layer_record
+from awq_ref.explain.subject import open_subject
 from awq_ref.model import block_prefix
 from awq_ref.pipeline import quantize_model
 from awq_ref.pipeline.observation import open_float
