@@ -221,7 +221,7 @@ def model_table(found: dict[str, list]) -> str:
 
 def linear_table(found: dict[str, dict[str, list]]) -> str:
     """Return the medians of each shape as a Markdown table."""
-    heads = [f"{tokens} tokens, us | float32 / it" for tokens in TOKENS]
+    heads = [f"{tokens} token{'s' * (tokens > 1)}, us | float32 / it" for tokens in TOKENS]
     lines = [
         f"| out x in | held as | MiB | {' | '.join(heads)} |",
         "| :--- | :--- |" + " ---: |" * (1 + 2 * len(TOKENS)),
