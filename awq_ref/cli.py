@@ -16,6 +16,7 @@ from pathlib import Path
 from awq_ref import __version__, commands
 from awq_ref.bench import command as bench
 from awq_ref.errors import AwqRefError, CalibrationWarning
+from awq_ref.explain import command as explain
 from awq_ref.matmul import RESIDENCIES
 from awq_ref.model import OVERFLOWS
 from awq_ref.pack import FOLDER_LAYOUTS, LAYOUTS
@@ -43,11 +44,11 @@ def _add_command(
     return parser
 
 
-def _add_calibration(parser: "argparse._ActionsContainer") -> None:
+def _add_calibration(parser: "argparse._ActionsContainer", samples: int = 128) -> None:
     parser.add_argument(
         "--calibration", type=Path, nargs="+", metavar="FILE", help="UTF-8 text; default: Python's library"
     )
-    parser.add_argument("--samples", type=int, default=128, help="calibration windows")
+    parser.add_argument("--samples", type=int, default=samples, help="calibration windows")
     parser.add_argument("--seq-len", type=int, default=512, help="tokens per window")
 
 
@@ -233,6 +234,13 @@ def _add_conform(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("--vectors", type=Path, metavar="DIR", help="a folder of `vectors copy`")
 
 
+def _add_explain(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = _add_command(parsers, "explain", explain.run, "step through a layer: one HTML file")
+    parser.add_argument("model", help=f"float checkpoint folder, {ON_HUB}")
+    explain.add_options(parser)
+    _add_calibration(parser, samples=8)
+
+
 def _add_explain_layout(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _add_command(parsers, "explain-layout", commands.run_explain_layout, "draw the bits of a layout")
     parser.add_argument("layout", choices=PLACES, help="its name")
@@ -259,6 +267,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_convert(parsers)
     _add_vectors(parsers)
     _add_conform(parsers)
+    _add_explain(parsers)
     _add_explain_layout(parsers)
     demo = _add_command(parsers, "demo", commands.run_demo, "quantize the embedded model and show the result")
     demo.add_argument("--out", type=Path, default=Path("awq_ref_demo"), help="folder for the checkpoints")
@@ -287,7 +296,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output (head, less) has gone: not an error of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

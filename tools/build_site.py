@@ -22,7 +22,7 @@ from awq_ref.checkpoint import demo_model_path
 
 ROOT = site_pages.ROOT
 SITE = ROOT / "docs" / "_site"  # settings, landing page, style
-LAYER = "model.layers.1.mlp.down_proj"  # the layer that the site explains
+LAYER = "model.layers.0.self_attn.q_proj"  # the layer that the site explains
 EXPLORE = "docs/explore"  # the page around it
 SHOWN = {".png", ".svg", ".c", ".h", ".mjs", ".rs"}
 
@@ -76,6 +76,8 @@ def _explained(to: Path) -> bool:
         LAYER,
         "--out",
         str(to),
+        "--docs",
+        "../docs",
     ]
     subprocess.run(command, cwd=ROOT, check=True)
     return True

@@ -25,6 +25,7 @@ ROOMS = (
 )  # fmt: skip
 MODULES = (
     "awq_ref.spec", "awq_ref.errors", "awq_ref.report.errors", "awq_ref.report.memory", "awq_ref.report.perplexity",
+    "awq_ref.explain.page", "awq_ref.explain.record", "awq_ref.explain.subject",
     "awq_ref.report.divergence", "awq_ref.report.quantization", "awq_ref.report.tables",
 )  # fmt: skip
 FENCE = re.compile(r"(^(`{3,}|~{3,})[^\n]*\n.*?^\2[ \t]*$)", flags=re.MULTILINE | re.DOTALL)

@@ -40,20 +40,32 @@ def chromium():
 
 
 @pytest.fixture
-def open_page(chromium, site):
-    """Open a page of the site from the disk, at a width, light or dark; errors of its console fail the test."""
+def open_address(chromium):
+    """Open an address at a width, light or dark; errors of its console fail the test."""
     contexts, errors = [], []
 
-    def opened(name, *, width=1280, scheme="light"):
+    def opened(address, *, width=1280, scheme="light"):
         context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto((site / name).as_uri() if "?" not in name else site.as_uri() + "/" + name)
+        page.goto(address)
         return page
 
     yield opened
     for context in contexts:
         context.close()
     assert not errors
+
+
+@pytest.fixture
+def open_page(open_address, site):
+    """Open a page of the site from the disk; errors as `open_address`."""
+
+    def opened(name, **options):
+        return open_address(
+            (site / name).as_uri() if "?" not in name else site.as_uri() + "/" + name, **options
+        )
+
+    return opened

@@ -6,7 +6,15 @@ from helpers.source import ROOT
 
 CHAPTER = "tutorials/" + min(path.stem for path in (ROOT / "tutorials").glob("[0-9]*.py")) + ".html"
 API = "api/awq_ref.quantize.html"
-PAGES = ("index.html", CHAPTER, API, "docs/equations.html", "docs/performance.html", "docs/comparison.html")
+PAGES = (
+    "index.html",
+    CHAPTER,
+    API,
+    "docs/equations.html",
+    "docs/performance.html",
+    "docs/comparison.html",
+    "docs/explore.html",
+)
 PHONE, DESK = 390, 1280
 
 
@@ -43,7 +51,7 @@ def test_search_works_from_the_disk(open_page, words, found):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["index.html", CHAPTER, API])
+@pytest.mark.parametrize("name", ["index.html", CHAPTER, API, "docs/explore.html"])
 def test_axe_has_no_serious_finding(open_page, name, scheme):
     violations = Axe().run(open_page(name, scheme=scheme), options={"preload": False}).response["violations"]
     serious = {
