@@ -181,7 +181,7 @@ for name, quantizer in (("from memory", from_memory), ("the package", ours)):
 # %% [markdown]
 # 128 weights of one layer, and no logit is left. A row's NaN becomes a channel's NaN, the next norm takes the mean over
 # all channels, and every token is gone. So look at the *first* block with a NaN, not at the last. `greedy` and
-# `perplexity` refuse such logits; and to store NaN is refused by `quantize`.
+# `perplexity` refuse such logits, and the quantizer refuses a weight that holds a NaN.
 #
 # Integers hide it: cast to uint8, a NaN becomes some number, often 0, and the checkpoint looks whole.
 #
