@@ -14,7 +14,7 @@ ARGS ?=
 PIP_INSTALL = -m pip --disable-pip-version-check --quiet install
 PYTEST = -m pytest -n $(JOBS) --maxprocesses=8
 
-.PHONY: help demo test lint parity witnesses dask docs browser tutorials bench clean
+.PHONY: help demo test lint parity witnesses dask docs browser tutorials bench benchmarks clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -58,7 +58,10 @@ browser: $(VENV)/.docs $(VENV)/.browser ## look at the built site with Chromium,
 tutorials: $(VENV)/.tutorial ## run every chapter of the course as a notebook
 	$(VENV)/bin/python tools/run_tutorials.py $(ARGS)
 
-bench: $(VENV)/.core ## every benchmark, as Markdown tables
+bench: $(VENV)/.core ## a model and a linear beside their rivals: Markdown tables, and build/bench.json
+	@$(VENV)/bin/python benchmarks/load_and_generate.py --json build/bench.json $(ARGS)
+
+benchmarks: $(VENV)/.core ## every benchmark, as Markdown tables
 	@for script in benchmarks/*.py; do $(VENV)/bin/python "$$script" $(ARGS) || exit 1; done
 
 clean: ## remove environments and caches

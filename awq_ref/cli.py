@@ -1,4 +1,4 @@
-"""The command line: `awq-ref quantize | calibrate | generate | chat | perplexity | inspect | paper | ...`.
+"""The command line: `awq-ref quantize | calibrate | generate | chat | perplexity | inspect | paper | bench | ...`.
 
 The options of every command; what they do is in `awq_ref.commands`.
 Exit code 0: done. 1: `conform` found a backend wrong. 2: an error or an interrupt, one message on standard error and
@@ -14,6 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from awq_ref import __version__, commands
+from awq_ref.bench import command as bench
 from awq_ref.errors import AwqRefError, CalibrationWarning
 from awq_ref.matmul import RESIDENCIES
 from awq_ref.model import OVERFLOWS
@@ -169,6 +170,10 @@ def _add_paper(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser.add_argument("--json", type=Path, metavar="FILE", help="write its rows and its setup here")
 
 
+def _add_bench(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    bench.add_options(_add_command(parsers, "bench", bench.run, "measure this machine, and a model on it"))
+
+
 def _add_inspect(parsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = _add_command(parsers, "inspect", commands.run_inspect, "say what a checkpoint holds")
     parser.add_argument("model", help=f"float or quantized checkpoint folder, {ON_HUB}")
@@ -250,6 +255,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_perplexity(parsers)
     _add_inspect(parsers)
     _add_paper(parsers)
+    _add_bench(parsers)
     _add_convert(parsers)
     _add_vectors(parsers)
     _add_conform(parsers)

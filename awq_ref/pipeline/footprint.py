@@ -128,7 +128,7 @@ class Footprint:
 
 def _sites(config: ModelConfig, layer: int) -> list[tuple[int, int, int]]:
     """Return, for each site of a block, in_features, and out_features of all its linears and of the largest."""
-    shapes, found = block_linear_shapes(config, layer), []
+    shapes, found = block_linear_shapes(config, layer) | block_router_shapes(config, layer), []
     inputs = site_inputs(layer_plan(config, layer))
     for group in layer_plan(config, layer):
         name = inputs[group.site]

@@ -1,158 +1,200 @@
-/* A backend for the vectors of awq_ref, levels L0 to L3, in C99 for little-endian machines.
-   docs/conformance.md says what is asked, docs/layouts.md where the bits lie (layouts.h), docs/equations.md
-   what [AWQ-n] is. README.md says how to build it; -DPORTABLE leaves the intrinsics out. */
-#define _POSIX_C_SOURCE 200809L
-#include "layouts.h"
-#if defined(__SSE2__) && !defined(PORTABLE)
+/* A backend for the vectors of awq_ref in one file of C99: levels L0 to L3, layout gemm, little-endian.
+   docs/conformance.md says what is asked, docs/layouts.md where bits lie, docs/equations.md what [AWQ-n] is.
+   For a kernel of your own keep what stands above L0, and call it in unpack_gemm() or matmul(). */
+#include <math.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef __SSE2__
 #include <emmintrin.h>
-#elif defined(__ARM_NEON) && !defined(PORTABLE)
+#elif defined(__ARM_NEON)
 #include <arm_neon.h>
 #endif
 
-static const char *float_dtype(const char *name) {
-    know(says(name, "float16") || says(name, "float32"), name);
-    return says(name, "float16") ? "float16" : "float32";
+/* ---- The request: a line of JSON without spaces and escapes, so that a search does for a parser ---- */
+static char request[(1 << 24) + 2]; /* lines of L6 have 16 MiB */
+static jmp_buf next_request;
+static void check(int holds, const char *status, const char *what) {
+    if (!holds) printf("{\"status\":\"%s\",\"message\":\"%s\"}\n", status, what), longjmp(next_request, 1);
 }
+static void need(int holds, const char *what) { check(holds, "invalid", what); }
+static void know(int known, const char *what) { check(known, "unsupported", what); }
+static const char *find(const char *name) { /* what follows "name": or an empty string */
+    char key[64];
+    snprintf(key, sizeof key, "\"%s\":", name);
+    const char *at = strstr(request, key);
+    return at ? at + strlen(key) : "";
+}
+static int says(const char *name, const char *json) { return !strncmp(find(name), json, strlen(json)); }
+static long number(const char *name) { return strtol(find(name), NULL, 10); }
 
-static void dequantize(void) { /* [AWQ-4]: exact in double, rounded once by output() */
-    Array weight = array(float_dtype("weight_dtype"), O, I);
-    for (long k = 0; k < O * I; k++) {
-        long g = k / I * G + (long)groups.v[k % I];
-        if (has_offset) weight.v[k] = codes.v[k] * scales.v[g] + zeros.v[g];
-        else weight.v[k] = (codes.v[k] - zeros.v[g]) * scales.v[g];
+/* ---- Arrays: doubles, in which a code times a float32 is exact; rounded once, ties to even ---- */
+enum { MAX = 1 << 21 }; /* elements: more do not fit into a line of 4 MiB */
+typedef union { uint32_t raw; float single; } Element;
+static long rows, columns, n_outputs, op; /* of the last input; of the answer; its row in OPS */
+static int digits_of(const char *dtype) { return atoi(dtype + strcspn(dtype, "1368")) / 4; }
+static double from_half(uint32_t raw) { /* NaN is refused as infinity is */
+    int exponent = raw >> 10 & 31, mantissa = (raw & 1023) + (exponent ? 1024 : 0);
+    return (raw >> 15 ? -1 : 1) * (exponent < 31 ? ldexp(mantissa, exponent - 24 - !!exponent) : INFINITY);
+}
+static uint32_t to_half(double v) { /* the mantissa as an integer: its carry goes into the exponent */
+    int exponent = fabs(v) < 0x1p-14 ? -14 : ilogb(v);
+    int raw = fabs(v) < 65520 ? (exponent + 14) * 1024 + (int)rint(ldexp(fabs(v), 10 - exponent)) : 0x7C00;
+    return (uint32_t)(v < 0 ? raw | 0x8000 : raw);
+}
+/* An input, finite: r rows, c columns, where 0 is any number. "float" is float16 or float32. */
+static void input(const char *name, const char *dtype, long r, long c, double *v) {
+    char kind[8];
+    const char *at = find(name);
+    columns = 1;
+    need(sscanf(at, "{\"dtype\":\"%7[a-z0-9]\",\"shape\":[%ld,%ld", kind, &rows, &columns) >= 2, name);
+    need(!strncmp(kind, dtype, strlen(dtype)) && (!r || rows == r) && (!c || columns == c), name);
+    int digits = digits_of(kind);
+    at = strstr(at, "\"data\":\"") + strlen("\"data\":\"");
+    need((long)strcspn(at, "\"") == digits * rows * columns && rows * columns <= MAX, name);
+    for (long k = 0; k < rows * columns; k++, at += digits) {
+        Element e = {0}; /* bytes from the lowest, two digits each: digit j has the place j ^ 1 */
+        for (int j = 0; j < digits; j++) e.raw |= (uint32_t)((at[j] & 15) + (at[j] >> 6) * 9) << 4 * (j ^ 1);
+        v[k] = *kind != 'f' ? e.raw : digits == 4 ? from_half(e.raw) : e.single;
+        need(isfinite(v[k]), name);
     }
-    output("weight", weight);
 }
-
-/* [AWQ-1] to [AWQ-3], each step rounded to float32: a grid, codes on a given grid, or both. */
-static void quantize(int choose, int round_too) {
-    Array w = input("weight", "float32", -1, -1), clip = {"", 0, 0, NULL};
-    read_sizes(w.rows, w.columns);
-    if (find("clip", "")) clip = any_input("clip", "float32", O, G);
-    const char *dtype = choose ? float_dtype("scale_dtype") : "";
-    scales = choose ? array(dtype, O, G) : input("scales", "float", O, G);
-    zeros = choose ? array("uint8", O, G) : input("zero_point", "uint8", O, G);
-    codes = array("uint8", O, I);
-    int symmetric = find("symmetric", "true") != NULL, middle = (qmax + 1) / 2;
-    int from_zero = says("range_rule", "zero");
-    know(!choose || from_zero || says("range_rule", "minmax"), "range_rule");
-    for (long g = 0; g < O * G; g++) {
-        long first = g / G * I + g % G * group, end = g % G < G - 1 ? first + group : (g / G + 1) * I;
-        double low = from_zero ? 0 : INFINITY, high = from_zero ? 0 : -INFINITY;
-        need(!clip.v || clip.v[g] >= 0, "clip");
-        for (long k = first; k < end; k++) {
-            if (clip.v) w.v[k] = fmax(-clip.v[g], fmin(w.v[k], clip.v[g]));
-            low = fmin(low, w.v[k]), high = fmax(high, w.v[k]);
-        }
-        float width = fmaxf((float)(symmetric ? fmax(-low, high) : high - low), 1e-5f);
-        if (choose) scales.v[g] = rounded(width / (float)(symmetric ? middle - 1 : qmax), dtype);
-        need(scales.v[g] > 0 && isfinite(scales.v[g]), "scales");
-        double zero = symmetric ? middle : -rint((float)(low / scales.v[g]));
-        if (choose) zeros.v[g] = fmax(0, fmin(zero, qmax));
-        need(zeros.v[g] <= qmax, "zero_point");
-        for (long k = first; k < end; k++)
-            codes.v[k] = fmax(0, fmin(rint((float)(w.v[k] / scales.v[g])) + zeros.v[g], qmax));
+static void output(const char *name, const char *dtype, long r, long c, const double *v) {
+    printf(n_outputs++ ? "," : "{\"status\":\"ok\",\"outputs\":{"); /* after this nothing may be refused */
+    printf("\"%s\":{\"dtype\":\"%s\",\"shape\":[%ld,%ld],\"data\":\"", name, dtype, r, c);
+    for (long k = 0, digits = digits_of(dtype); k < r * c; k++) {
+        Element e = {.single = (float)v[k]};
+        if (*dtype != 'f' || digits == 4) e.raw = *dtype == 'f' ? to_half(v[k]) : (uint32_t)(int64_t)v[k];
+        for (int j = 0; j < digits; j++) putchar("0123456789abcdef"[e.raw >> 4 * (j ^ 1) & 15]);
     }
-    if (choose) output("scales", scales), output("zero_point", zeros);
-    if (round_too) output("int_weight", codes);
+    printf("\"}");
 }
 
-/* d = max |x| / 127 of `size` neighbours; x becomes its codes, rint(x / d). */
-static Array round_activations(Array x, long size) {
-    need(size > 0 && x.columns % size == 0, "act_group_size");
-    Array d = array("float32", x.rows, x.columns / size);
-    for (long k = 0; k < count(x); k++) d.v[k / size] = fmax(d.v[k / size], (float)(fabs(x.v[k]) / 127));
-    for (long k = 0; k < count(x); k++) {
-        double code = d.v[k / size] > 0 ? rint((float)(x.v[k] / d.v[k / size])) : 0;
-        x.v[k] = fmax(-127, fmin(code, 127)); /* more only where d is subnormal */
-    }
-    return d;
-}
-
-static void quantize_activations(void) {
-    Array x = input("x", "float32", -1, -1), d = round_activations(x, number("act_group_size"));
-    strcpy(x.dtype, "int8");
-    output("act_codes", x), output("act_scales", d);
-}
-
-/* "In-memory planes" of docs/layouts.md, TinyChatEngine's order for ARM: byte j of 16 holds the codes j and
-   j + 16, so that one AND and one shift unpack 32 codes into their order. */
-static void pack_plane(const uint8_t codes[32], uint8_t plane[16]) {
-    for (int j = 0; j < 16; j++) plane[j] = (uint8_t)(codes[j] | codes[j + 16] << 4);
-}
-
-static void unpack_plane(const uint8_t plane[16], uint8_t codes[32]) {
-#if defined(__SSE2__) && !defined(PORTABLE)
-    const __m128i low = _mm_set1_epi8(0x0F), both = _mm_loadu_si128((const __m128i *)plane);
-    _mm_storeu_si128((__m128i *)codes, _mm_and_si128(both, low));
-    _mm_storeu_si128((__m128i *)(codes + 16), _mm_and_si128(_mm_srli_epi16(both, 4), low));
-#elif defined(__ARM_NEON) && !defined(PORTABLE)
-    const uint8x16_t both = vld1q_u8(plane);
-    vst1q_u8(codes, vandq_u8(both, vdupq_n_u8(0x0F)));
-    vst1q_u8(codes + 16, vshrq_n_u8(both, 4));
+/* ---- L0, layout gemm. Codes are (O, I), scales and zero points (O, G) ---- */
+static long O, I, G, group, qmax, run; /* outputs, inputs, groups of a row; inputs of a group of w, of x */
+static double codes[MAX], scales[MAX], zeros[MAX], x[MAX], y[MAX], words[MAX + 3], bias[MAX];
+static void unpack_16_bytes(const uint32_t words[4], uint8_t nibbles[32]) { /* one AND, one shift */
+#ifdef __SSE2__
+    const __m128i both = _mm_loadu_si128((const __m128i *)words), mask = _mm_set1_epi8(15);
+    const __m128i low = _mm_and_si128(both, mask), high = _mm_and_si128(_mm_srli_epi16(both, 4), mask);
+    _mm_storeu_si128((__m128i *)nibbles, _mm_unpacklo_epi8(low, high));
+    _mm_storeu_si128((__m128i *)nibbles + 1, _mm_unpackhi_epi8(low, high));
+#elif defined(__ARM_NEON)
+    const uint8x16_t both = vreinterpretq_u8_u32(vld1q_u32(words));
+    vst2q_u8(nibbles, (uint8x16x2_t){{vandq_u8(both, vdupq_n_u8(15)), vshrq_n_u8(both, 4)}});
 #else
-    for (int j = 0; j < 16; j++) {
-        codes[j] = plane[j] & 0x0F;
-        codes[j + 16] = plane[j] >> 4;
-    }
+    for (int n = 0; n < 32; n++) nibbles[n] = words[n / 8] >> 4 * (n % 8) & 15;
 #endif
 }
-
-/* [AWQ-10] y = bias + sum over groups of s (sum of (q - z) x), or of s (sum of q x) + offset (sum of x).
-   With int8 activations x is d times a code; the inner sum is an integer, in doubles as exact as in int32. */
-static void matmul(long act_group) {
-    Array x = input("x", "float", -1, I), y = array("float32", x.rows, O), bias = {"", 0, 0, NULL}, d = bias;
-    if (find("bias", "")) bias = input("bias", "float32", O, 0);
-    if (act_group) d = round_activations(x, act_group);
-    long step = act_group ? act_group : 1, blocks = (I + 31) / 32;
-    need(group % step == 0, "act_group_size");
-    uint8_t *row = owned[n_owned++] = calloc(32, (size_t)blocks);
-    uint8_t *planes = owned[n_owned++] = calloc(16, (size_t)blocks); /* a row as a model keeps it */
-    for (long o = 0; o < O; o++) {
-        for (long i = 0; i < I; i++) row[i] = (uint8_t)codes.v[o * I + i];
-        for (long b = 0; bits == 4 && b < blocks; b++) pack_plane(row + 32 * b, planes + 16 * b);
-        for (long t = 0; t < x.rows; t++) {
-            for (long b = 0; bits == 4 && b < blocks; b++) unpack_plane(planes + 16 * b, row + 32 * b);
-            double sum = bias.v ? bias.v[o] : 0;
-            for (long first = 0; first < I; first += step) {
-                long g = o * G + (long)groups.v[first];
-                double zero = has_offset ? 0 : zeros.v[g], offset = has_offset ? zeros.v[g] : 0;
-                double coded = 0, plain = 0;
-                for (long i = first; i < first + step; i++) {
-                    coded += (row[i] - zero) * x.v[t * I + i];
-                    plain += x.v[t * I + i];
-                }
-                sum += (scales.v[g] * coded + offset * plain) * (d.v ? d.v[(t * I + first) / step] : 1);
-            }
-            y.v[t * O + o] = sum;
-        }
+static void unpack_gemm(const char *name, long n, double *plain) { /* words (n, O / 8) to codes (O, n) */
+    static const int ORDER[8] = {0, 2, 4, 6, 1, 3, 5, 7};
+    uint8_t nibbles[32];
+    input(name, "int32", n, O / 8, words);
+    for (long k = 0; k < O * n; k++) { /* nibble k of all */
+        const double *w = words + k / 8;
+        if (k % 32 == 0) unpack_16_bytes((uint32_t[4]){w[0], w[1], w[2], w[3]}, nibbles);
+        plain[(k % O / 8 * 8 + ORDER[k % 8]) * n + k / O] = nibbles[k % 32];
     }
-    output("y", y);
+}
+static void read_sizes(long outputs, long inputs) {
+    long bits = number("bits"), size = number("group_size") == -1 ? inputs : number("group_size");
+    know(bits == 2 || bits == 3 || bits == 4 || bits == 8, "bits");
+    know(!*find("layout") || (says("layout", "\"gemm\"") && bits == 4 && outputs % 8 == 0), "layout");
+    know(!*find("g_idx") && !*find("offset") && !*find("clip"), "g_idx, offset, clip");
+    need(outputs > 0 && size > 0 && inputs > 0 && inputs % size == 0 && outputs <= MAX / inputs, "sizes");
+    O = outputs, I = inputs, group = size, G = inputs / size, qmax = (1 << bits) - 1;
+}
+static void read_linear(void) { /* the layout's tensors, or, where no layout is named, plain arrays */
+    if (*find("layout")) {
+        read_sizes(number("out_features"), number("in_features"));
+        unpack_gemm("qweight", I, codes), unpack_gemm("qzeros", G, zeros);
+        input("scales", "float16", G, O, x);
+        for (long k = 0; k < O * G; k++) scales[k] = x[k % G * O + k / G];
+    } else {
+        input("int_weight", "uint8", 0, 0, codes), read_sizes(rows, columns);
+        input("scales", "float", O, G, scales), input("zero_point", "uint8", O, G, zeros);
+    }
+    for (long k = 0; k < O * I; k++) need(codes[k] <= qmax && zeros[k / group] <= qmax, "a code is too high");
+}
+static void unpack(void) {
+    output("int_weight", "uint8", O, I, codes), output("scales", "float16", O, G, scales);
+    output("zero_point", "uint8", O, G, zeros);
 }
 
-/* The operations on a linear, whose arrays are plain or, where a layout is named, packed. */
-static void answer_linear(void) {
-    int int8 = says("op", "matmul_w4a8"), floats = says("op", "matmul") || says("op", "matmul_packed");
-    int weights = says("op", "dequantize") || says("op", "dequantize_packed");
-    int packed = find("layout", "") != NULL;
-    int half = says("precision", "float16") || says("precision", "float16_weights");
-    know(int8 || floats || weights || says("op", "unpack"), "op");
-    know(!floats || half || says("precision", "float32"), "precision");
-    if (packed) read_layout();
-    read_linear(packed);
-    if (weights) dequantize();
-    else if (int8 || floats) matmul(int8 ? number("act_group_size") : 0);
-    else unpack();
+/* ---- L1 [AWQ-4] ---- */
+static double weight(long k) { return (codes[k] - zeros[k / group]) * scales[k / group]; }
+static void dequantize(void) {
+    int half = says("weight_dtype", "\"float16\"");
+    know(half || says("weight_dtype", "\"float32\""), "weight_dtype");
+    for (long k = 0; k < O * I; k++) y[k] = weight(k);
+    output("weight", half ? "float16" : "float32", O, I, y);
 }
 
-static void answer(void) {
-    layout = NULL;
-    if (says("op", "pack")) pack();
-    else if (says("op", "choose_grid")) quantize(1, 0);
-    else if (says("op", "quantize")) quantize(0, 1);
-    else if (says("op", "quantize_linear")) quantize(1, 1);
-    else if (says("op", "quantize_activations")) quantize_activations();
-    else answer_linear();
+/* ---- L2 [AWQ-1] to [AWQ-3]: each step rounded to float32 ---- */
+static void read_weight(void) { input("weight", "float32", 0, 0, x), read_sizes(rows, columns); }
+static void quantize(void) {
+    int symmetric = says("symmetric", "true"), half = says("scale_dtype", "\"float16\"");
+    double middle = (qmax + 1) / 2, start = says("range_rule", "\"zero\"") ? 0 : INFINITY;
+    know(half || says("scale_dtype", "\"float32\""), "scale_dtype");
+    know(!start || says("range_rule", "\"minmax\""), "range_rule");
+    for (long g = 0; g < O * G; g++) {
+        double low = start, high = -start, *w = x + g * group;
+        for (long k = 0; k < group; k++) low = fmin(low, w[k]), high = fmax(high, w[k]);
+        double width = symmetric ? fmax(-low, high) : (float)(high - low);
+        double scale = (float)(fmax(width, 1e-5f) / (symmetric ? middle - 1 : qmax));
+        scales[g] = scale = half ? from_half(to_half(scale)) : scale;
+        need(isfinite(scale), "scales");
+        zeros[g] = symmetric ? middle : fmin(fmax(-rint((float)(low / scale)), 0), qmax);
+        for (long k = 0; k < group; k++)
+            codes[g * group + k] = fmin(fmax(rint((float)(w[k] / scale)) + zeros[g], 0), qmax);
+    }
+    output("scales", half ? "float16" : "float32", O, G, scales), output("zero_point", "uint8", O, G, zeros);
+    if (says("op", "\"quantize_linear\"")) output("int_weight", "uint8", O, I, codes);
 }
 
-int main(void) { return serve("awq_ref example, C99", answer); }
+/* ---- L3 [AWQ-10] ---- */
+static void round_activations(void) { /* y = d, max |x| / 127 of neighbours; x becomes rint(x / d) */
+    input("x", "float32", 0, 0, x);
+    long size = run = number("act_group_size"), n = rows * columns;
+    need(size > 0 && columns % size == 0, "act_group_size");
+    for (long k = 0; k < n; k++) y[k / size] = fmax(k % size ? y[k / size] : 0, (float)(fabs(x[k]) / 127));
+    for (long k = 0; k < n; k++) x[k] = y[k / size] > 0 ? rint((float)(x[k] / y[k / size])) : 0;
+    for (long k = 0; k < n; k++) x[k] = fmin(fmax(x[k], -127), 127); /* beyond only where d is subnormal */
+}
+static void quantize_activations(void) {
+    output("act_codes", "int8", rows, columns, x), output("act_scales", "float32", rows, columns / run, y);
+}
+static void matmul(void) {
+    int int8 = says("op", "\"matmul_w4a8\""), biased = *find("bias");
+    know(int8 || says("precision", "\"float"), "precision"); /* any: sums are double */
+    if (biased) input("bias", "float32", O, 1, bias);
+    int8 ? round_activations() : input("x", "float", 0, I, x);
+    for (long k = 0; int8 && k < rows * columns; k++) x[k] *= y[k / run]; /* exact in a double */
+    need(columns == I && (!int8 || group % run == 0) && rows <= MAX / O, "sizes");
+    for (long k = 0; k < rows * O; k++) {
+        y[k] = biased ? bias[k % O] : 0;
+        for (long i = 0; i < I; i++) y[k] += weight(k % O * I + i) * x[k / O * I + i];
+    }
+    output("y", "float32", rows, O, y);
+}
+
+/* ---- The loop ---- */
+static void hello(void) { printf("{\"status\":\"ok\",\"protocol\":1,\"name\":\"C99\",\"outputs\":{"); }
+static void nothing(void) {}
+static void unknown(void) { know(0, "op"); }
+static const struct { const char *name; void (*read)(void), (*answer)(void); } OPS[] = {
+    {"\"unpack\"", read_linear, unpack}, {"\"dequantize\"", read_linear, dequantize},
+    {"\"dequantize_packed\"", read_linear, dequantize}, {"\"matmul\"", read_linear, matmul},
+    {"\"matmul_packed\"", read_linear, matmul}, {"\"matmul_w4a8\"", read_linear, matmul},
+    {"\"choose_grid\"", read_weight, quantize}, {"\"quantize_linear\"", read_weight, quantize},
+    {"\"quantize_activations\"", round_activations, quantize_activations},
+    {"\"hello\"", nothing, hello}, {"", unknown, nothing}}; /* "" is the beginning of all */
+int main(void) {
+    while (fgets(request, sizeof request, stdin)) {
+        for (op = n_outputs = 0; !says("op", OPS[op].name);) op++;
+        if (!setjmp(next_request)) OPS[op].read(), OPS[op].answer(), puts("}}");
+        fflush(stdout);
+    }
+}

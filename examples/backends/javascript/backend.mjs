@@ -1,12 +1,17 @@
-// A backend for the vectors of awq_ref, levels L0 to L3, in JavaScript: one file, node >= 18, no package.
+// A backend for the vectors of awq_ref in one file of JavaScript, no package: levels L0 to L3, layout gemm.
 // docs/conformance.md says what is asked, docs/layouts.md where bits lie, docs/equations.md what [AWQ-n] is.
 // Every number is a double: a code times a float32 is exact in it, and what is left to do is to round once.
 import { createInterface } from "node:readline";
 
 // ---- Refusals, which become the answers "invalid" and "unsupported" ----
-const need = (holds, what) => { if (!holds) throw { status: "invalid", message: what }; };
-const know = (known, what) => { if (!known) throw { status: "unsupported", message: what }; };
-// Rounding: to the nearest, ties to even.
+function need(holds, what) {
+  if (!holds) throw { status: "invalid", message: what };
+}
+function know(known, what) {
+  if (!known) throw { status: "unsupported", message: what };
+}
+
+// ---- Rounding, to the nearest, ties to even ----
 const clamp = (x, low, high) => Math.min(Math.max(x, low), high);
 const rint = (x) => (Math.abs(x) < 2 ** 51 ? x + 1.5 * 2 ** 52 - 1.5 * 2 ** 52 : x); // no bit for a fraction
 const rounded = (x, dtype) => (dtype === "float16" ? fromHalf(toHalf(x)) : Math.fround(x));
@@ -34,7 +39,7 @@ function input({ inputs }, name, dtype, ...shape) {
   const elements = new TYPES[given.dtype](bytes.buffer);
   const data = Float64Array.from(elements, given.dtype === "float16" ? fromHalf : Number);
   need(data.length === array("", ...given.shape).data.length, `${name}: number of elements`);
-  need(data.every(Number.isFinite), `${name}: not finite`);
+  need(data.every((x) => Number.isFinite(x) || (x > 0 && name === "clip")), `${name}: not finite`);
   return { ...given, data };
 }
 function encoded({ dtype, shape, data }) { // integers lose what is above their width
@@ -43,11 +48,11 @@ function encoded({ dtype, shape, data }) { // integers lose what is above their 
 }
 
 // ---- A linear: O outputs, I inputs, G groups; codes (O, I), scales and zeros (O, G), groups (I) ----
-function sizesOf({ params: { bits, group_size, layout }, inputs }, O, I) {
+function sizesOf({ params: { bits, group_size }, inputs }, O, I) {
   know([2, 3, 4, 8].includes(bits), "bits");
   need(group_size === -1 || (Number.isInteger(group_size) && group_size > 0), "group_size");
   const group = group_size === -1 ? I : group_size;
-  need(I % group === 0 || inputs.g_idx || layout?.startsWith("gptq"), "group_size");
+  need(I % group === 0 || inputs.g_idx, "group_size");
   return { O, I, G: Math.ceil(I / group), group, bits, qmax: 2 ** bits - 1 };
 }
 function linear(request, l, codes, scales, zeros) { // zeros are zero points, or offsets if they are floats
@@ -66,55 +71,47 @@ function plainLinear(request) {
   return linear(request, l, codes, scales, input(request, name, dtype, l.O, l.G));
 }
 
-// ---- L0: a row of a stored tensor is an input or a group, a column an output ----
-// Where bit t of the b-bit code (row, o) lies in a tensor with `width` words a row, counted in bits.
-const ORDERS = {
-  gemm: (row, o, t, b, width) => 32 * (row * width + (o >> 3)) + [0, 16, 4, 20, 8, 24, 12, 28][o & 7] + t,
-  across: (row, o, t, b, width) => 32 * row * width + o * b + t,
-  down: (row, o, t, b, width) => 32 * (((row * b + t) >> 5) * width + o) + ((row * b + t) & 31),
-};
-// Order of the codes, of the zero points; whether these are stored less 1; bits.
-const LAYOUTS = { gemm: ["gemm", "gemm", false, [4]], gptq: ["down", "across", true, [2, 4, 8]] };
-function layoutOf({ params: { layout, bits, out_features: O, in_features: I } }) {
-  know(Object.hasOwn(LAYOUTS, layout) && LAYOUTS[layout][3].includes(bits), "layout, bits");
-  know((O * bits) % 32 === 0 && (layout === "gemm" || (I * bits) % 32 === 0), "a word that is part full");
-  return LAYOUTS[layout];
+// ---- L0, layout gemm: words (rows, O / 8), codes (O, rows), a row is an input or a group ----
+const SHIFTS = [0, 16, 4, 20, 8, 24, 12, 28]; // where the eight outputs of a word lie
+function unpackWords({ shape: [rows, width], data }) {
+  const codes = array("uint8", width * 8, rows);
+  codes.data.forEach((_, k) => {
+    const [o, row] = [Math.floor(k / rows), k % rows];
+    codes.data[k] = (data[row * width + (o >> 3)] >> SHIFTS[o & 7]) & 15;
+  });
+  return codes;
 }
-// Codes (O, rows) into words, or with `from` out of them. `minus`: 1 less in a whole word, 0 borrows.
-function move(l, order, codes, minus, from = null) {
-  const rows = codes.shape[1];
-  const shape = order === "down" ? [(rows * l.bits) / 32, l.O] : [rows, (l.O * l.bits) / 32];
-  const ones = minus ? (2 ** 32 - 1) / l.qmax : 0;
-  const stored = from ? input(from.request, from.name, "int32", ...shape) : array("int32", ...shape);
-  stored.data = stored.data.map((word) => word + (from ? ones : -ones)); // modulo 2^32
-  for (let n = 0; n < codes.data.length * l.bits; n++) {
-    const [k, t] = [Math.floor(n / l.bits), n % l.bits];
-    const at = ORDERS[order](k % rows, Math.floor(k / rows), t, l.bits, shape[1]);
-    if (from) codes.data[k] += ((stored.data[at >> 5] >> (at & 31)) & 1) << t;
-    else stored.data[at >> 5] += ((codes.data[k] >> t) & 1) * 2 ** (at & 31);
-  }
-  return from ? codes : stored;
+function packWords({ shape: [outputs, rows], data }) {
+  const words = array("int32", rows, outputs / 8);
+  data.forEach((code, k) => {
+    const [o, row] = [Math.floor(k / rows), k % rows];
+    words.data[(row * outputs) / 8 + (o >> 3)] += code * 2 ** SHIFTS[o & 7];
+  });
+  return words;
 }
 function transposed({ dtype, shape: [n, m], data }) {
   return { dtype, shape: [m, n], data: data.map((_, k) => data[(k % n) * m + Math.floor(k / n)]) };
 }
+function sizesOfLayout(request) {
+  const { layout, bits, out_features, in_features } = request.params;
+  know(layout === "gemm" && bits === 4 && out_features % 8 === 0, "layout, bits, out_features");
+  return sizesOf(request, out_features, in_features);
+}
 function packedLinear(request) {
-  const [[order, zeroOrder, minus], { out_features, in_features }] = [layoutOf(request), request.params];
-  const l = sizesOf(request, out_features, in_features);
-  const codes = move(l, order, array("uint8", l.O, l.I), false, { request, name: "qweight" });
-  const zeros = move(l, zeroOrder, array("uint8", l.O, l.G), minus, { request, name: "qzeros" });
+  const l = sizesOfLayout(request);
+  const codes = unpackWords(input(request, "qweight", "int32", l.I, l.O / 8));
+  const zeros = unpackWords(input(request, "qzeros", "int32", l.G, l.O / 8));
   return linear(request, l, codes, transposed(input(request, "scales", "float16", l.G, l.O)), zeros);
 }
 function unpack(request) {
-  const { codes, scales, zeros, groups } = packedLinear(request);
-  return { int_weight: codes, scales, zero_point: zeros, ...(request.inputs.g_idx && { g_idx: groups }) };
+  const { codes, scales, zeros } = packedLinear(request);
+  return { int_weight: codes, scales, zero_point: zeros };
 }
 function pack(request) {
-  const [[order, zeroOrder, minus], l] = [layoutOf(request), plainLinear(request)];
-  need(l.O === request.params.out_features && l.I === request.params.in_features, "int_weight: shape");
+  const [{ O, I }, l] = [sizesOfLayout(request), plainLinear(request)];
+  need(l.O === O && l.I === I, "int_weight: shape");
   know(!l.isOffset && l.scales.dtype === "float16", "offsets, scales in float32");
-  const [qweight, qzeros] = [move(l, order, l.codes, false), move(l, zeroOrder, l.zeros, minus)];
-  return { qweight, qzeros, scales: transposed(l.scales), ...(request.inputs.g_idx && { g_idx: l.groups }) };
+  return { qweight: packWords(l.codes), qzeros: packWords(l.zeros), scales: transposed(l.scales) };
 }
 
 // ---- L1 [AWQ-4], L3 [AWQ-10] ----
@@ -163,6 +160,8 @@ function gridOf(group, { bits, qmax }, { symmetric, range_rule, scale_dtype }) {
 }
 function quantize(request) { // a grid, codes on the grid that is given, or both
   const [choose, params] = [request.op !== "quantize", request.params];
+  know(!choose || ["zero", "minmax"].includes(params.range_rule), "range_rule");
+  know(!choose || ["float16", "float32"].includes(params.scale_dtype), "scale_dtype");
   const weight = input(request, "weight", "float32", null, null);
   const l = sizesOf(request, ...weight.shape);
   const clip = request.inputs.clip && input(request, "clip", "float32", l.O, l.G).data;
@@ -185,7 +184,7 @@ function quantize(request) { // a grid, codes on the grid that is given, or both
 const OPS = { pack, unpack, dequantize, matmul, quantize, quantize_activations: roundActivations };
 Object.assign(OPS, { dequantize_packed: dequantize, choose_grid: quantize, quantize_linear: quantize });
 Object.assign(OPS, { matmul_packed: matmul, matmul_w4a8: matmul });
-const HELLO = { name: "awq_ref example, JavaScript", version: "1", layouts: Object.keys(LAYOUTS) };
+const HELLO = { name: "awq_ref example, JavaScript", version: "1", layouts: ["gemm"] };
 function answer(request) {
   if (request.op === "hello") return { status: "ok", protocol: 1, ...HELLO };
   try {

@@ -1,164 +1,200 @@
-//! A backend for the vectors of awq_ref, levels L0 to L3, in Rust without a crate. docs/conformance.md says
-//! what is asked, docs/layouts.md where the bits lie (layouts.rs), docs/equations.md what [AWQ-n] is.
-//! Every element is an f64: a code times a float32 is exact in it, and what is left to do is to round once.
-mod layouts;
-mod linear;
-mod protocol;
+//! A backend for the vectors of awq_ref in one file of Rust, without a crate: levels L0 to L3, layout gemm.
+//! docs/conformance.md says what is asked, docs/layouts.md where bits lie, docs/equations.md what [AWQ-n] is.
+//! For a kernel of your own keep what stands above L0, and call it in `unpack_gemm` or `matmul`.
 
-use linear::{Linear, Sizes};
-use protocol::{know, need, rint, rounded, serve, Answer, Array, Outputs, Refusal, Request};
+// ---- Refusals: the status of the answer, and why ----
+type Answer<T> = Result<T, (&'static str, &'static str)>;
+fn need(holds: bool, what: &'static str) -> Answer<()> { holds.then_some(()).ok_or(("invalid", what)) }
+fn know(known: bool, what: &'static str) -> Answer<()> { known.then_some(()).ok_or(("unsupported", what)) }
 
-fn float32(x: f64) -> f64 {
-    x as f32 as f64
+// ---- Numbers: f64, in which a code times a float32 is exact; rounded once, ties to even ----
+fn float32(x: f64) -> f64 { x as f32 as f64 }
+fn from_half(bits: u64) -> f64 { // an infinity is refused as NaN is
+    let (exponent, mantissa) = ((bits >> 10 & 31) as i32, (bits & 1023) as i32);
+    let size = (mantissa + if exponent > 0 { 1024 } else { 0 }) as f64 * 2f64.powi(exponent.max(1) - 25);
+    if exponent == 31 { f64::NAN } else if bits >> 15 == 1 { -size } else { size }
+}
+fn to_half(x: f64) -> u64 { // the mantissa as an integer: its carry goes into the exponent
+    let size = x.abs().min(65536.0);
+    let exponent = ((size.to_bits() >> 52) as i32 - 1023).max(-14);
+    let bits = (exponent + 14) * 1024 + (size * 2f64.powi(10 - exponent)).round_ties_even() as i32;
+    bits.min(0x7C00) as u64 | if x < 0.0 { 0x8000 } else { 0 }
 }
 
-fn float_dtype<'a>(request: &'a Request, name: &str) -> Answer<&'a str> {
-    know(["float16", "float32"].contains(&request.word(name)), name)?;
-    Ok(request.word(name))
+// ---- Arrays: rows and columns, in C order; a vector is one column ----
+type Outputs<'a> = Vec<(&'static str, Array<'a>)>;
+struct Array<'a> { dtype: &'a str, shape: [usize; 2], data: Vec<f64> }
+fn array<'a>(dtype: &'a str, shape: [usize; 2], element: impl FnMut(usize) -> f64) -> Array<'a> {
+    Array { dtype, shape, data: (0..shape[0] * shape[1]).map(element).collect() }
 }
-
-/// [AWQ-4]
-fn dequantize(request: &Request) -> Answer<Outputs> {
-    let mut weight = Array::new(float_dtype(request, "weight_dtype")?, &[]);
-    let l = Linear::of(request)?;
-    weight.shape = l.codes.shape.clone();
-    let value = |(k, code): (usize, &f64)| {
-        let (scale, zero) = (l.scales.data[l.group_of(k)], l.zeros.data[l.group_of(k)]);
-        if l.has_offset {
-            code * scale + zero
-        } else {
-            (code - zero) * scale
-        }
+fn size_of(t: &str) -> usize { if t.ends_with("32") { 4 } else { 1 + t.ends_with("16") as usize } }
+fn encoded((name, Array { dtype, shape, data }): &(&str, Array)) -> String {
+    let bits = |x: f64| match *dtype {
+        "float16" => to_half(x),
+        "float32" => (x as f32).to_bits() as u64,
+        _ => x as i64 as u64, // the low bytes are two's complement
     };
-    weight.data = l.codes.data.iter().enumerate().map(value).collect();
-    Ok(vec![("weight", weight)])
+    let bytes = data.iter().flat_map(|x| bits(*x).to_le_bytes().into_iter().take(size_of(dtype)));
+    let hex: String = bytes.map(|byte| format!("{byte:02x}")).collect();
+    format!(r#""{name}":{{"dtype":"{dtype}","shape":{shape:?},"data":"{hex}"}}"#)
 }
 
-/// [AWQ-1], [AWQ-2]: scale and zero point of one group, each step rounded to float32.
-fn grid_of(group: &[f64], sizes: &Sizes, from_zero: bool, dtype: &str) -> (f64, f64) {
-    let (low, high) = if from_zero { (0.0, 0.0) } else { (f64::INFINITY, f64::NEG_INFINITY) };
-    let low = group.iter().copied().fold(low, f64::min);
-    let high = group.iter().copied().fold(high, f64::max);
-    let (width, steps) = match sizes.symmetric {
-        true => (high.max(-low), sizes.middle() - 1.0),
-        false => (float32(high - low), sizes.qmax),
-    };
-    let scale = rounded(float32(width.max(float32(1e-5)) / steps), dtype);
-    let zero = -rint(float32(low / scale));
-    (scale, if sizes.symmetric { sizes.middle() } else { zero.clamp(0.0, sizes.qmax) })
+// ---- The request: a line of JSON without spaces and escapes, so that a search does for a parser ----
+struct Request<'a>(&'a str);
+fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
+    let rest = text.split_once(start).map_or("", |(_, rest)| rest);
+    rest.split_once(end).map_or(rest, |(found, _)| found)
 }
-
-/// A grid, codes on the grid that is given, or both.
-fn quantize(request: &Request, choose: bool, round: bool) -> Answer<Outputs> {
-    let mut weight = request.array("weight", "float32", &[None, None])?;
-    let sizes = Sizes::new(request, weight.shape[0], weight.shape[1])?;
-    let shape = [sizes.rows, sizes.groups];
-    let from_zero = request.word("range_rule") == "zero";
-    know(!choose || from_zero || request.word("range_rule") == "minmax", "range_rule")?;
-    let (mut scales, mut zeros) = match choose {
-        true => (Array::new(float_dtype(request, "scale_dtype")?, &shape), Array::new("uint8", &shape)),
-        false => (
-            request.array("scales", "float", &shape.map(Some))?,
-            request.array("zero_point", "uint8", &shape.map(Some))?,
-        ),
-    };
-    let clips =
-        request.find("clip").map(|_| request.any_array("clip", "float32", &shape.map(Some))).transpose()?;
-    let mut codes = Array::new("uint8", &weight.shape);
-    for g in 0..sizes.rows * sizes.groups {
-        let (row, first) = (g / sizes.groups * sizes.inputs, g % sizes.groups * sizes.group);
-        let (start, end) = (row + first, row + (first + sizes.group).min(sizes.inputs));
-        let group = &mut weight.data[start..end];
-        if let Some(clip) = clips.as_ref().map(|clips| clips.data[g]) {
-            need(clip >= 0.0, "clip")?;
-            group.iter_mut().for_each(|w| *w = w.clamp(-clip, clip));
-        }
-        if choose {
-            (scales.data[g], zeros.data[g]) = grid_of(group, &sizes, from_zero, &scales.dtype);
-        }
-        let (scale, zero) = (scales.data[g], zeros.data[g]);
-        need(scale > 0.0 && scale.is_finite() && zero <= sizes.qmax, "a grid that is none")?;
-        for (code, w) in codes.data[start..end].iter_mut().zip(group) {
-            *code = (rint(float32(*w / scale)) + zero).clamp(0.0, sizes.qmax); // [AWQ-3]
-        }
+impl<'a> Request<'a> {
+    fn has(&self, name: &str) -> bool { self.0.contains(&format!(r#""{name}":"#)) }
+    fn word(&self, name: &str) -> &'a str {
+        between(self.0, &format!(r#""{name}":"#), ",").trim_matches(['"', '{', '}'])
     }
-    let mut outputs = if choose { vec![("scales", scales), ("zero_point", zeros)] } else { vec![] };
-    if round {
-        outputs.push(("int_weight", codes));
+    fn number(&self, name: &str) -> usize { self.word(name).parse().unwrap_or(0) }
+    fn one_of(&self, name: &'static str, words: &[&str]) -> Answer<&'a str> {
+        know(words.contains(&self.word(name)), name).map(|_| self.word(name))
     }
-    Ok(outputs)
+    /// An input, finite. 0 in `shape` is any size, "float" is float16 or float32.
+    fn input(&self, name: &'static str, dtype: &str, shape: [usize; 2]) -> Answer<Array<'a>> {
+        let text = between(self.0, &format!(r#""{name}":{{"dtype":""#), "}");
+        let (kind, hex) = (between(text, "", "\""), between(text, r#""data":""#, "\"").as_bytes());
+        let mut axes = between(text, "[", "]").split(',').map(|axis| axis.parse().unwrap_or(0));
+        let (given, digits) = ([axes.next().unwrap_or(0), axes.next().unwrap_or(1)], 2 * size_of(kind));
+        need(kind.starts_with(dtype) && hex.len() == digits * given[0] * given[1], name)?;
+        need((0..2).all(|axis| shape[axis] == 0 || shape[axis] == given[axis]), name)?;
+        let digit = |at: usize| ((hex[at] & 15) + (hex[at] >> 6) * 9) as u64;
+        let bits = |k: usize| (0..digits).map(|j| digit(k * digits + j) << (4 * (j ^ 1))).sum();
+        let found = array(kind, given, |k| match kind {
+            "float16" => from_half(bits(k)),
+            "float32" => f32::from_bits(bits(k) as u32) as f64,
+            _ => bits(k) as f64,
+        });
+        need(found.data.iter().all(|x| x.is_finite()), name).map(|_| found)
+    }
 }
 
-/// Codes rint(x / d), and d = max |x| / 127 of `size` neighbours.
-fn round_activations(x: &Array, size: i64) -> Answer<[Array; 2]> {
-    need(size > 0 && x.shape[1] % size as usize == 0, "act_group_size")?;
-    let size = size as usize;
-    let mut codes = Array::new("int8", &x.shape);
-    let mut scales = Array::new("float32", &[x.shape[0], x.shape[1] / size]);
-    for (g, group) in x.data.chunks(size).enumerate() {
-        let d = float32(group.iter().fold(0.0, |most: f64, value| most.max(value.abs())) / 127.0);
-        scales.data[g] = d;
-        for (i, value) in group.iter().enumerate().filter(|_| d > 0.0) {
-            // more than 127 only where d is subnormal
-            codes.data[g * size + i] = rint(float32(value / d)).clamp(-127.0, 127.0);
-        }
-    }
-    Ok([codes, scales])
+// ---- L0, layout gemm: words (rows, outputs / 8), codes (outputs, rows); a row is an input or a group ----
+const SHIFTS: [u32; 8] = [0, 16, 4, 20, 8, 24, 12, 28]; // where the eight outputs of a word lie
+fn unpack_gemm(words: Array) -> Array {
+    let [rows, width] = words.shape;
+    let word = |row: usize, o: usize| words.data[row * width + o / 8] as u32;
+    array("uint8", [width * 8, rows], |k| (word(k % rows, k / rows) >> SHIFTS[k / rows % 8] & 15) as f64)
+}
+fn pack_gemm(codes: Array) -> Array {
+    let (width, rows) = (codes.shape[0] / 8, codes.shape[1]);
+    let code = |row: usize, o: usize| (codes.data[o * rows + row] as u32) << SHIFTS[o % 8];
+    array("int32", [rows, width], |k| (0..8).map(|n| code(k / width, k % width * 8 + n)).sum::<u32>() as f64)
+}
+fn transposed(a: Array) -> Array {
+    array(a.dtype, [a.shape[1], a.shape[0]], |k| a.data[k % a.shape[0] * a.shape[1] + k / a.shape[0]])
+}
+struct Linear<'a> { group: usize, codes: Array<'a>, scales: Array<'a>, zeros: Array<'a> } // (O, I), (O, G)
+fn sizes(r: &Request, [outputs, inputs]: [usize; 2]) -> Answer<(usize, f64)> { // group_size, the highest code
+    know(!["g_idx", "offset", "clip"].iter().any(|name| r.has(name)), "g_idx, offset, clip")?;
+    let group = if r.word("group_size") == "-1" { inputs } else { r.number("group_size") };
+    need(outputs > 0 && inputs > 0 && group > 0 && inputs % group == 0, "sizes")?;
+    r.one_of("bits", &["2", "3", "4", "8"]).map(|_| (group, (1 << r.number("bits")) as f64 - 1.0))
+}
+fn linear<'a>(r: &Request<'a>) -> Answer<Linear<'a>> { // from plain arrays, or from the layout's tensors
+    let (packed, [o, i]) = (!r.has("int_weight"), [r.number("out_features"), r.number("in_features")]);
+    know(!r.has("layout") || (r.word("layout") == "gemm" && r.word("bits") == "4" && o % 8 == 0), "layout")?;
+    let gemm = |name, rows| r.input(name, "int32", [rows, o / 8]).map(unpack_gemm);
+    let codes = if packed { gemm("qweight", i)? } else { r.input("int_weight", "uint8", [o, i])? };
+    need(!r.has("layout") || codes.shape == [o, i], "out_features, in_features")?;
+    let ((group, qmax), o) = (sizes(r, codes.shape)?, codes.shape[0]);
+    let g = codes.shape[1] / group;
+    let zeros = if packed { gemm("qzeros", g)? } else { r.input("zero_point", "uint8", [o, g])? };
+    let (dtype, shape) = if packed { ("float16", [g, o]) } else { ("float", [o, g]) };
+    let scales = r.input("scales", dtype, shape).map(|s| if packed { transposed(s) } else { s })?;
+    need(codes.data.iter().chain(&zeros.data).all(|code| *code <= qmax), "a code is too high")?;
+    Ok(Linear { group, codes, scales, zeros })
+}
+fn unpack(l: Linear) -> Answer<Outputs> {
+    Ok(vec![("int_weight", l.codes), ("scales", l.scales), ("zero_point", l.zeros)])
+}
+fn pack(Linear { codes, scales, zeros, .. }: Linear) -> Answer<Outputs> {
+    know(scales.dtype == "float16", "float32")?;
+    Ok(vec![("qweight", pack_gemm(codes)), ("qzeros", pack_gemm(zeros)), ("scales", transposed(scales))])
 }
 
-/// [AWQ-10] y = bias + sum over groups of s (sum of (q - z) x), or of s (sum of q x) + offset (sum of x).
-/// With int8 activations x is d times a code and the inner sum an integer, in f64 as exact as in i32.
-fn matmul(request: &Request, int8: bool) -> Answer<Outputs> {
-    let known = ["float32", "float16_weights", "float16"].contains(&request.word("precision"));
-    know(int8 || known, "precision")?;
-    let l = Linear::of(request)?;
-    let inputs = l.sizes.inputs;
-    let mut x = request.array("x", "float", &[None, Some(inputs)])?;
-    let (mut run, mut act_scales) = (1, None);
+// ---- L1 [AWQ-4] ----
+fn weight(l: &Linear, k: usize) -> f64 {
+    (l.codes.data[k] - l.zeros.data[k / l.group]) * l.scales.data[k / l.group]
+}
+fn dequantize<'a>(r: &Request<'a>, l: Linear) -> Answer<Outputs<'a>> {
+    let dtype = r.one_of("weight_dtype", &["float16", "float32"])?;
+    Ok(vec![("weight", array(dtype, l.codes.shape, |k| weight(&l, k)))])
+}
+
+// ---- L2 [AWQ-1] to [AWQ-3]: each step rounded to float32 ----
+fn quantize<'a>(r: &Request<'a>) -> Answer<Outputs<'a>> {
+    let weight = r.input("weight", "float32", [0, 0])?;
+    let (group, qmax) = sizes(r, weight.shape)?;
+    let grid = [weight.shape[0], weight.shape[1] / group];
+    let start = if r.one_of("range_rule", &["zero", "minmax"])? == "zero" { 0.0 } else { f64::INFINITY };
+    let (symmetric, middle) = (r.word("symmetric") == "true", (qmax + 1.0) / 2.0);
+    let empty = |dtype, shape| Array { dtype, shape, data: vec![] };
+    let mut scales = empty(r.one_of("scale_dtype", &["float16", "float32"])?, grid);
+    let (mut zeros, mut codes) = (empty("uint8", grid), empty("uint8", weight.shape));
+    for w in weight.data.chunks(group) {
+        let (low, high) = w.iter().fold((start, -start), |(low, high), w| (w.min(low), w.max(high)));
+        let width = if symmetric { high.max(-low) } else { float32(high - low) };
+        let delta = float32(width.max(float32(1e-5)) / if symmetric { middle - 1.0 } else { qmax });
+        let scale = if scales.dtype == "float16" { from_half(to_half(delta)) } else { delta };
+        let zero = if symmetric { middle } else { -float32(low / scale).round_ties_even() }.clamp(0.0, qmax);
+        need(scale.is_finite(), "scales")?;
+        scales.data.push(scale);
+        zeros.data.push(zero);
+        codes.data.extend(w.iter().map(|w| (float32(w / scale).round_ties_even() + zero).clamp(0.0, qmax)));
+    }
+    let outputs = [("scales", scales), ("zero_point", zeros), ("int_weight", codes)].into_iter();
+    Ok(outputs.take(if r.word("op") == "choose_grid" { 2 } else { 3 }).collect())
+}
+
+// ---- L3 [AWQ-10]; d = max |x| / 127 of act_group_size neighbours, act_codes = rint(x / d) ----
+fn round_activations<'a>(r: &Request<'a>) -> Answer<Outputs<'a>> {
+    let (x, size) = (r.input("x", "float32", [0, 0])?, r.number("act_group_size"));
+    need(size > 0 && x.shape[1] % size == 0, "act_group_size")?;
+    let most = |g: usize| x.data[g * size..][..size].iter().fold(0.0, |most: f64, x| most.max(x.abs()));
+    let d = array("float32", [x.shape[0], x.shape[1] / size], |g| float32(most(g) / 127.0));
+    let code = |k: usize| float32(x.data[k] / d.data[k / size]).round_ties_even().clamp(-127.0, 127.0);
+    let codes = array("int8", x.shape, |k| if d.data[k / size] > 0.0 { code(k) } else { 0.0 });
+    Ok(vec![("act_codes", codes), ("act_scales", d)])
+}
+fn matmul<'a>(r: &Request<'a>, l: Linear) -> Answer<Outputs<'a>> {
+    let ([o, i], int8, size) = (l.codes.shape, r.word("op") == "matmul_w4a8", r.number("act_group_size"));
+    know(int8 || r.word("precision").starts_with("float"), "precision")?; // any: sums are f64
+    let bias = if r.has("bias") { r.input("bias", "float32", [o, 1])?.data } else { vec![0.0; o] };
+    let mut x = r.input("x", "float", [0, i])?;
     if int8 {
-        run = request.number("act_group_size")? as usize;
-        let [codes, scales] = round_activations(&x, run as i64)?;
-        (x, act_scales) = (codes, Some(scales.data));
-        need(l.sizes.group % run == 0, "act_group_size")?;
+        let [(_, codes), (_, d)] = &round_activations(r)?[..] else { unreachable!() };
+        need(l.group % size == 0, "act_group_size")?;
+        x = array("float32", x.shape, |k| codes.data[k] * d.data[k / size]); // exact in f64
     }
-    let mut y = Array::new("float32", &[x.shape[0], l.sizes.rows]);
-    if request.find("bias").is_some() {
-        y.data = request.array("bias", "float32", &[Some(l.sizes.rows)])?.data.repeat(x.shape[0]);
+    let dot = |k: usize| (0..i).map(|n| x.data[k / o * i + n] * weight(&l, k % o * i + n)).sum::<f64>();
+    Ok(vec![("y", array("float32", [x.shape[0], o], |k| bias[k % o] + dot(k)))])
+}
+
+// ---- The loop ----
+fn answer<'a>(r: &Request<'a>) -> Answer<Outputs<'a>> {
+    match r.word("op") {
+        "unpack" => unpack(linear(r)?),
+        "pack" => pack(linear(r)?),
+        "dequantize" | "dequantize_packed" => dequantize(r, linear(r)?),
+        "choose_grid" | "quantize_linear" => quantize(r),
+        "quantize_activations" => round_activations(r),
+        "matmul" | "matmul_packed" | "matmul_w4a8" => matmul(r, linear(r)?),
+        _ => Err(("unsupported", "op")),
     }
-    for (k, sum) in y.data.iter_mut().enumerate() {
-        let (t, o) = (k / l.sizes.rows, k % l.sizes.rows);
-        for start in (0..inputs).step_by(run) {
-            let g = l.group_of(o * inputs + start);
-            let (zero, offset) = if l.has_offset { (0.0, l.zeros.data[g]) } else { (l.zeros.data[g], 0.0) };
-            let (mut coded, mut plain) = (0.0, 0.0);
-            for i in start..start + run {
-                coded += (l.codes.data[o * inputs + i] - zero) * x.data[t * inputs + i];
-                plain += x.data[t * inputs + i];
-            }
-            let d = act_scales.as_ref().map_or(1.0, |scales| scales[(t * inputs + start) / run]);
-            *sum += (l.scales.data[g] * coded + offset * plain) * d;
+}
+fn main() {
+    for line in std::io::stdin().lines().map_while(Result::ok) {
+        let r = Request(&line);
+        let arrays = answer(&r).map(|outputs| outputs.iter().map(encoded).collect::<Vec<_>>().join(","));
+        match arrays {
+            _ if r.word("op") == "hello" => println!(r#"{{"status":"ok","protocol":1,"name":"Rust"}}"#),
+            Ok(arrays) => println!(r#"{{"status":"ok","outputs":{{{arrays}}}}}"#),
+            Err((status, what)) => println!(r#"{{"status":"{status}","message":"{what}"}}"#),
         }
     }
-    Ok(vec![("y", y)])
-}
-
-fn quantize_activations(request: &Request) -> Answer<Outputs> {
-    let x = request.array("x", "float32", &[None, None])?;
-    let [codes, scales] = round_activations(&x, request.number("act_group_size")?)?;
-    Ok(vec![("act_codes", codes), ("act_scales", scales)])
-}
-
-fn main() {
-    serve("awq_ref example, Rust", |request| match request.word("op") {
-        "pack" => linear::pack(request),
-        "unpack" => linear::unpack(request),
-        "dequantize" | "dequantize_packed" => dequantize(request),
-        "choose_grid" => quantize(request, true, false),
-        "quantize" => quantize(request, false, true),
-        "quantize_linear" => quantize(request, true, true),
-        "matmul" | "matmul_packed" => matmul(request, false),
-        "matmul_w4a8" => matmul(request, true),
-        "quantize_activations" => quantize_activations(request),
-        other => Err(Refusal("unsupported", other.to_string())),
-    });
 }
