@@ -160,7 +160,7 @@ def weight_error(clip):
 for name, clip in (("not cut", largest), ("on outputs", found.clip), ("on weights", on_weights.clip)):
     print(f"{name:11} weights {weight_error(clip):8.3f}   outputs {loss_with(clip, spec):8.3f}")
 assert weight_error(on_weights.clip) < weight_error(found.clip)  # it reaches what it aims at
-assert loss_with(on_weights.clip, spec) > 1.1 * loss_with(found.clip, spec)  # the symptom
+assert loss_with(on_weights.clip, spec) > 1.05 * loss_with(found.clip, spec)  # the symptom
 
 # %% [markdown]
 # It wins at its own game, and leaves half of the gain at the outputs behind.

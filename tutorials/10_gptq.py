@@ -124,13 +124,13 @@ axes.set_xticks(range(len(widths)), [f"{bits} bits" for bits in widths])
 axes.set(ylabel="output error, to nearest = 1", ylim=(0, 1.3), title="Two remedies, and both together")
 axes.grid(visible=False, axis="x")
 _ = axes.legend(ncols=4, loc="upper center", fontsize=8)
-for bits in widths:
-    assert left["AWQ, then GPTQ", bits] < left["GPTQ", bits] < 1.0
-    assert left["AWQ, then GPTQ", bits] < left["AWQ", bits] < 1.0
+for bits in (3, 4):
+    assert left["AWQ, then GPTQ", bits] < min(left["GPTQ", bits], left["AWQ", bits])
+    assert max(left["GPTQ", bits], left["AWQ", bits]) < 1.0
 
 # %% [markdown]
 # Scaling makes the errors of the salient channels small; feedback lets the other channels answer what is left. Both
-# together beat either.
+# together beat either. (With 2 bits there is nothing to scale: any larger step costs the others too much.)
 #
 # ## Predict, then run
 #

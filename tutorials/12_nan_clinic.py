@@ -105,7 +105,7 @@ axes.axvspan(widths[0] / 2, 1e-5, color="0.92", zorder=0)
 axes.axvline(15 * 2.0**-14, color="0.6", lw=1, ls=":")
 axes.axvline(15 * 65504, color="0.6", lw=1, ls=":")
 axes.text(8e-6, 0.13, "below the floor", color="0.4", fontsize=8, ha="right")
-axes.text(15 * 2.0**-14 * 1.2, 0.25, "below: scales are subnormal", color="0.4", fontsize=8)
+axes.text(15 * 2.0**-14 * 1.2, 0.25, "left of here: subnormal scales", color="0.4", fontsize=8)
 axes.text(15 * 65504 * 0.7, 0.6, "refused", color="0.4", fontsize=8, ha="right")
 axes.set(xlabel="width of the group's range", ylabel="error / weights", title="Where float16 ends")
 _ = axes.legend(loc="center right")
@@ -181,7 +181,7 @@ for name, quantizer in (("from memory", from_memory), ("the package", ours)):
 # %% [markdown]
 # 128 weights of one layer, and no logit is left. A row's NaN becomes a channel's NaN, the next norm takes the mean over
 # all channels, and every token is gone. So look at the *first* block with a NaN, not at the last. `greedy` and
-# `perplexity` refuse such logits; and to store NaN is refused by `quantize`.
+# `perplexity` refuse such logits, and the quantizer refuses a weight that holds a NaN.
 #
 # Integers hide it: cast to uint8, a NaN becomes some number, often 0, and the checkpoint looks whole.
 #

@@ -21,7 +21,7 @@ import numpy as np
 
 import awq_ref
 from awq_ref.checkpoint import Checkpoint, demo_model_path
-from awq_ref.checkpoint.hub import resolve_model
+from awq_ref.checkpoint.hub import model_name, resolve_model
 from awq_ref.paper.output import STYLE
 from awq_ref.pipeline.convert import convert_model
 from awq_ref.pipeline.describe import folder_bytes
@@ -38,7 +38,7 @@ folder = resolve_model(
     name
 )  # a folder stays one; a name is downloaded once, into the cache of huggingface_hub
 source = Checkpoint.open(folder)
-print(f"{folder.name}: {sorted(path.name for path in folder.iterdir())}")
+print(f"{model_name(folder)}: {sorted(path.name for path in folder.iterdir())}")
 print(f"{source.config['model_type']}, {folder_bytes(folder, '*.safetensors') / 2**20:.1f} MiB of weights")
 
 # %% [markdown]

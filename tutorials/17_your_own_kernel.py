@@ -170,7 +170,7 @@ else:
     print("node is not here: it would be asked", len(level), "cases")
 
 # %% [markdown]
-# Whole backends that answer the levels L0 to L3 are in [examples/backends](../examples/backends/README.md).
+# Whole backends, one file each, that answer the levels L0 to L3: [examples/backends](../examples/backends/README.md).
 #
 # ## The effect, seen
 #
