@@ -32,7 +32,7 @@ SHAPES = (
 )  # the first two are Qwen2.5-0.5B's gate with up, and down
 QUICK_SHAPES = SHAPES[:2]
 TOKENS = (1, 4, 16, 128, 512)
-ROUND_SECONDS = 0.02  # a timing repeats the call until it is at least this long
+ROUND_SECONDS = 0.1  # a timing repeats the call until it is at least this long
 PAUSE = 0.25  # seconds; OpenBLAS waits for work with its cores busy, about a tenth of a second
 
 
@@ -61,7 +61,7 @@ def take_turns(
     for turn in range(rounds):
         for i, operator in enumerate(operators):
             time.sleep(PAUSE)
-            operator(x)  # wakes the threads
+            seconds(operator, x, repeats[i])  # as in a model that runs: threads awake, clocks up
             times[i, turn] = seconds(operator, x, repeats[i])
     return times
 
@@ -95,7 +95,7 @@ def main() -> None:
             for n_tokens in TOKENS:
                 x = np.random.default_rng(1).normal(0, 1, (n_tokens, in_features)).astype(np.float32)
                 with threadpool_limits(n_threads, user_api="blas"):
-                    times = take_turns([packed, partial(np.dot, b=weight.T)], x, 3 if arguments.quick else 7)
+                    times = take_turns([packed, partial(np.dot, b=weight.T)], x, 3 if arguments.quick else 5)
                 label = f"{out_features} x {in_features} | {n_threads} | {n_tokens}"
                 print(table_row(label, times, packed.resident_bytes / weight.nbytes), flush=True)
 
