@@ -100,7 +100,7 @@ def run_generate(arguments: argparse.Namespace) -> int:
 
     speculation = Speculation(arguments.speculate)  # before the model is read: its value may be wrong
     model = load_model(arguments.model, residency=arguments.residency, head=arguments.head)
-    n_tokens, started = 0, time.perf_counter()
+    n_tokens, started = -1, time.perf_counter()  # the last piece is no token: what was held back
     stream = model.stream_text(
         arguments.prompt,
         max_new_tokens=arguments.max_new_tokens,
