@@ -42,7 +42,6 @@ witnesses: $(PARITY_VENV)/.parity ## hold other projects' code to the golden vec
 	  tar -xzf $(PARITY_VENV)/src/$$sdist.tar.gz -C $(PARITY_VENV)/src; done
 	PYTHONPATH=tests:$(PARITY_VENV)/src/autoawq-0.2.9:$(PARITY_VENV)/src/gptqmodel-7.7.0 \
 	  $(PARITY_VENV)/bin/python tools/write_witnesses.py
-	$(PARITY_VENV)/bin/python -m pytest tests/parity/test_gguf.py $(ARGS)
 
 dask: $(VENV)/.test $(VENV)/.dask ## quantize on the workers of a Dask cluster on this machine (installs it)
 	$(VENV)/bin/python -m pytest tests/dask $(ARGS)

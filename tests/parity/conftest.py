@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-collect_ignore = ["witnesses"]  # backends, imported by test_witnesses.py where their packages are installed
+# Backends, imported by test_witnesses.py where their packages are installed; a helper of test_gguf.py.
+collect_ignore = ["witnesses", "llama_cpp.py"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

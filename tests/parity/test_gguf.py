@@ -1,4 +1,4 @@
-"""GGUF files of ours, read by the gguf package and run by llama.cpp; `make witnesses` installs both."""
+"""GGUF files of ours, read by the gguf package and run by llama.cpp; `make parity` installs both."""
 
 import importlib
 import inspect
