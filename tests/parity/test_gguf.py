@@ -110,7 +110,7 @@ def the_package_reads(folder, path):
                 np.testing.assert_allclose(weight, ours, rtol=0, atol=2 * np.abs(ours).max() * 2.0**-11)
 
 
-if find_spec("gguf"):  # with `make witnesses`; a skip in this folder is a failure
+if find_spec("gguf"):  # without it there is nothing to run, and a skip in this folder is a failure
 
     @pytest.mark.parametrize("name", ["q4_0", "q4_1", "q8_0"])
     def test_blocks_are_those_of_the_gguf_package(name):
