@@ -69,21 +69,23 @@ class DenseLinear:
     def __call__(self, x: F32) -> F32:
         """Map (..., in_features) float32 to (..., out_features) float32."""
         tokens = as_tokens("DenseLinear", x, self.in_features)
-        if len(tokens) > FEW_TOKENS or self.weight.size < THREADED_WEIGHTS:
-            y: F32 = tokens @ self.weight.T  # (tokens, out_features)
-        else:
-            y = self._by_shares(tokens)
+        many = len(tokens) > FEW_TOKENS
+        y: F32 = tokens @ self.weight.T if many else self._by_shares(tokens)  # (tokens, out_features)
         if self.bias is not None:
             y += self.bias
         return y.reshape(*x.shape[:-1], self.out_features)
 
     def _by_shares(self, tokens: F32) -> F32:
-        """The product of a few tokens, outputs shared among our threads: BLAS's would go on spinning beside ours."""
+        """The product of a few tokens, on our threads alone: BLAS's would go on spinning beside them."""
         y = np.empty((len(tokens), self.out_features), dtype=np.float32)
 
         def work(start: int, stop: int) -> None:
-            np.matmul(tokens, self.weight[start:stop].T, out=y[:, start:stop])
+            if len(tokens) == 1:  # a matrix times a vector: BLAS has a way of its own for it
+                np.matmul(self.weight[start:stop], tokens[0], out=y[0, start:stop])
+            else:
+                np.matmul(tokens, self.weight[start:stop].T, out=y[:, start:stop])
 
+        threads = default_threads() if self.weight.size >= THREADED_WEIGHTS else 1
         with blas_on_one_thread():
-            run_in_shares(work, self.out_features, n_threads=default_threads(), multiple=16)
+            run_in_shares(work, self.out_features, n_threads=threads, multiple=16)
         return y
