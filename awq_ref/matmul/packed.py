@@ -140,7 +140,7 @@ class PackedLinear:
             y = self._multiply_few(tokens) if few else self._multiply_many(tokens)
         y = np.ascontiguousarray(
             y[:, : self.out_features]
-        )  # (tokens, out_features), nothing of what fills tiles up
+        )  # (tokens, out_features), without filled-up places
         if self.bias is not None:
             y += self.bias
         return y.reshape(*np.shape(x)[:-1], self.out_features)
