@@ -20,9 +20,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from awq_ref.matmul import to_operator
-from awq_ref.matmul.threads import default_threads
 from awq_ref.quantize import dequantize_linear
 from awq_ref.spec import QuantizedLinear, QuantSpec
+from awq_ref.threads import default_threads
 
 SHAPES = (
     (9728, 896),

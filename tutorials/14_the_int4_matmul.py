@@ -26,10 +26,10 @@ from awq_ref.matmul import (
     packed_matmul_reference,
 )
 from awq_ref.matmul.columns import nest_activations, pack_columns
-from awq_ref.matmul.threads import blas_on_one_thread, default_threads
 from awq_ref.paper.machine import measure_machine, median_seconds
 from awq_ref.paper.output import STYLE
 from awq_ref.quantize import dequantize_linear, quantize_linear
+from awq_ref.threads import blas_on_one_thread, default_threads
 from awq_ref.vectors import check_function
 
 plt.rcParams.update(STYLE)

@@ -17,7 +17,6 @@ import numpy as np
 import awq_ref
 from awq_ref.checkpoint import demo_model_path
 from awq_ref.errors import RangeError
-from awq_ref.matmul.threads import blas_on_one_thread
 from awq_ref.model import greedy, new_cache
 from awq_ref.paper.machine import median_seconds
 from awq_ref.paper.output import STYLE
@@ -25,6 +24,7 @@ from awq_ref.pipeline.chat import ChatSession, ChatSettings
 from awq_ref.pipeline.chat_format import PlainFormat
 from awq_ref.text import Sampling, sampler
 from awq_ref.text.sampling import probabilities
+from awq_ref.threads import blas_on_one_thread
 from awq_ref.vectors import check_function
 from awq_ref.vectors.backend_model import MODEL_OPS
 

@@ -18,12 +18,12 @@ from awq_ref.bench.measure import resident
 from awq_ref.bench.passes import Passes
 from awq_ref.dtypes import F32
 from awq_ref.matmul import PackedLinear
-from awq_ref.matmul.threads import blas_on_one_thread, run_in_shares
-from awq_ref.matmul.tiles import CAST_WEIGHTS
+from awq_ref.matmul.tiles import weights_at_once
 from awq_ref.paper.machine import measure_machine
 from awq_ref.paper.roofline import random_linear
-from awq_ref.report.memory import bits_per_weight
+from awq_ref.report.memory import linear_bytes
 from awq_ref.spec import QuantSpec
+from awq_ref.threads import blas_on_one_thread, run_in_shares
 
 PAUSE = 0.05
 ROUNDS = 9
@@ -47,7 +47,7 @@ def _passes_of_a_tile() -> dict[str, float]:
     """Seconds of one weight in the passes of `multiply_factored`: one thread, a tile that stays in the cache."""
     # g groups of n bytes and R outputs; two fields of 4 bits in a byte
     n = GROUP_SIZE * BITS // 8
-    g = CAST_WEIGHTS // (GROUP_SIZE * WIDTH)
+    g = max(1, weights_at_once(1) // (GROUP_SIZE * WIDTH))
     part = np.random.default_rng(0).integers(0, 256, (g, n, WIDTH), dtype=np.uint8)
     lower, masks = np.empty((g, 1, n, WIDTH), dtype=np.uint8), np.full((1, 1, 1), 2**BITS - 1, dtype=np.uint8)
     values = np.empty((g, 2, n, WIDTH), dtype=np.float32)
@@ -64,7 +64,7 @@ def _passes_of_a_tile() -> dict[str, float]:
             "cast": median(cast),
             "gemv": median(lambda: np.matmul(factors, by_group, out=dots)),
         }
-    return {name: seconds / CAST_WEIGHTS for name, seconds in found.items()}
+    return {name: seconds / values.size for name, seconds in found.items()}
 
 
 def _read_seconds(weight: F32, x: F32, threads: int) -> float:
@@ -106,9 +106,11 @@ def measure_limits(threads: int) -> dict[str, Any]:
     with blas_on_one_thread():
         cached = median(lambda: [np.dot(tile, x, out=small) for _ in range(16)]) / (16 * tile.size)
     passes = Passes(
-        **_passes_of_a_tile(), dense=cached, weight_bytes=bits_per_weight(spec, SHAPE[1], zero_point_bits=8) / 8,
+        **_passes_of_a_tile(),
+        dense=cached,
+        weight_bytes=linear_bytes(*SHAPE, spec=spec, residency="packed") / weight.size,
         bandwidth={t: weight.nbytes / seconds for t, seconds in reads.items()},
-    )  # fmt: skip
+    )
     for row in whole:
         row["dense_ns"] = reads[int(row["threads"])] / weight.size * 1e9
     return {

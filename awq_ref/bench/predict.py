@@ -12,7 +12,7 @@ Measured values stand beside these in every result, so that a wrong count shows.
 import math
 from typing import Any
 
-from awq_ref.matmul.tiles import CAST_WEIGHTS, DEQUANTIZED_WEIGHTS
+from awq_ref.matmul.tiles import DEQUANTIZED_WEIGHTS, MOST_CAST
 from awq_ref.model import ModelConfig, block_linear_shapes, block_norm_shapes, linears_of_one_input
 from awq_ref.model.decoder import PREFILL_CHUNK
 from awq_ref.pipeline.tables import Head, table_bytes
@@ -118,7 +118,7 @@ def peak_bytes(
     """
     chunk = min(prompt, PREFILL_CHUNK)
     making = MAKING[residency] * _largest_product(config)
-    tiles = 0 if residency == "dense" else threads * max(5 * CAST_WEIGHTS, 5 * DEQUANTIZED_WEIGHTS)
+    tiles = 0 if residency == "dense" else threads * max(5 * MOST_CAST, 5 * DEQUANTIZED_WEIGHTS)
     streams = FLOAT * chunk * (ACTIVATIONS * config.hidden_size + GATES * config.intermediate_size)
     weights = resident_bytes(config, spec=spec, residency=residency, head=head, layers=layers, stored=stored)
     return {

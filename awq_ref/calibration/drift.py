@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from awq_ref.calibration.statistics import add_gram, gram_buffer, mirror_gram
+from awq_ref.calibration.statistics import add_gram, mirror_gram
 from awq_ref.checks import require_finite, require_shape
 from awq_ref.dtypes import F32
 from awq_ref.errors import RangeError
@@ -61,7 +61,6 @@ class DriftAccumulator:
         self._gram_sum = np.zeros((in_features, in_features), dtype=np.float32)
         self._drift_sum = np.zeros((in_features, in_features), dtype=np.float32)
         self._stream_sum: F32 | None = None
-        self._buffer = gram_buffer(in_features)
 
     def add(self, x: F32, y: F32, e: F32 | None = None) -> None:
         """Add the tokens of x and y, float32 (..., in_features), and of e (..., out_features), always or never.
@@ -75,7 +74,7 @@ class DriftAccumulator:
         require_shape(self._who, "x", x, y.shape)
         tokens = y.reshape(-1, y.shape[-1])  # (tokens, in_features)
         drift = x.reshape(tokens.shape) - tokens
-        add_gram(tokens, self._gram_sum, self._buffer)
+        add_gram(tokens, self._gram_sum)
         self._drift_sum += drift.T @ tokens
         if e is not None:
             require_shape(self._who, "e", e, (*y.shape[:-1], None))

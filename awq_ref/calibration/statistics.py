@@ -2,7 +2,7 @@
 
     SiteStatistics          count, sum |x| and sum x x^T; mergeable
     StatisticsAccumulator   adds activations up batch by batch, in bounded memory
-    gram_buffer, add_gram, mirror_gram    X^T X batch by batch, half of the work
+    add_gram, mirror_gram    X^T X batch by batch, half of the work
     merge                   statistics of two sets of tokens -> statistics of both
     save_statistics         one safetensors file for many sites
     load_statistics         its inverse
@@ -24,9 +24,13 @@ import numpy as np
 from awq_ref.checks import require_dtype, require_finite, require_shape
 from awq_ref.dtypes import F32, F64
 from awq_ref.errors import FormatError, RangeError
+from awq_ref.threads import blas_on_one_thread, default_threads, run_in_shares, run_jobs, scratch
 
 FORMAT = "awq_ref.statistics"
-PANEL = 256  # columns of the Gram matrix that one product makes: the temporary is (in_features, PANEL)
+LEAST_PANEL, MOST_PANEL = (
+    64,
+    256,
+)  # columns of the Gram matrix that one product makes: the temporary is a panel
 
 
 @dataclass(frozen=True)
@@ -80,22 +84,23 @@ class SiteStatistics:
 
 
 def _panels(in_features: int) -> Iterator[tuple[int, int]]:
-    """Yield the first and last + 1 column of every panel of the Gram matrix."""
-    for start in range(0, in_features, PANEL):
-        yield start, min(start + PANEL, in_features)
+    """Yield the first and last + 1 column of every panel of the Gram matrix, the largest first."""
+    width = min(max(in_features // 16, LEAST_PANEL), MOST_PANEL)
+    for start in range(0, in_features, width):
+        yield start, min(start + width, in_features)
 
 
-def gram_buffer(in_features: int) -> F32:
-    """Return the buffer that `add_gram` needs."""
-    return np.empty((in_features, min(PANEL, in_features)), dtype=np.float32)
+def add_gram(tokens: F32, gram_sum: F32) -> None:
+    """Add X^T X of tokens (n, in_features) to the lower triangle of gram_sum, panel by panel, on several threads."""
 
-
-def add_gram(tokens: F32, gram_sum: F32, buffer: F32) -> None:
-    """Add X^T X of tokens (n, in_features) to the lower triangle of gram_sum, panel by panel."""
-    for start, stop in _panels(tokens.shape[1]):
-        product = buffer[: tokens.shape[1] - start, : stop - start]
+    def add_panel(panel: tuple[int, int]) -> None:
+        start, stop = panel
+        (product,) = scratch(((tokens.shape[1] - start, stop - start), np.float32))
         np.matmul(tokens[:, start:].T, tokens[:, start:stop], out=product)
         gram_sum[start:, start:stop] += product
+
+    with blas_on_one_thread():
+        run_jobs(add_panel, _panels(tokens.shape[1]), n_threads=default_threads())
 
 
 def mirror_gram(gram_sum: F32) -> None:
@@ -131,7 +136,6 @@ class StatisticsAccumulator:
         self._count = 0
         self._abs_sum = np.zeros(in_features, dtype=np.float64)
         self._gram_sum = np.zeros((in_features, in_features), dtype=np.float32)
-        self._product = gram_buffer(in_features)
 
     @property
     def count(self) -> int:
@@ -152,13 +156,18 @@ class StatisticsAccumulator:
         require_shape("StatisticsAccumulator", self._site, x, (*x.shape[:-1], in_features))
         require_dtype("StatisticsAccumulator", self._site, x, np.float32)
         tokens = x.reshape(-1, in_features)  # (tokens, in_features)
-        abs_sum = np.abs(tokens).sum(axis=0, dtype=np.float64)
+        abs_sum = np.empty(in_features, dtype=np.float64)
+
+        def add_up(start: int, stop: int) -> None:
+            abs_sum[start:stop] = np.abs(tokens[:, start:stop]).sum(axis=0, dtype=np.float64)
+
+        run_in_shares(add_up, in_features, n_threads=default_threads(), multiple=64)
         if not np.isfinite(abs_sum).all():  # sums of finite float32 are finite in float64
             require_finite(f"calibration, inputs of {self._site}", "the activation", tokens)
         self._abs_sum += abs_sum
         self._count += len(tokens)
         with np.errstate(over="ignore", invalid="ignore"):  # finish() reports an overflow
-            add_gram(tokens, self._gram_sum, self._product)
+            add_gram(tokens, self._gram_sum)
 
     def finish(self) -> SiteStatistics:
         """Return the statistics and give the arrays away: the accumulator cannot be used again.
@@ -172,7 +181,7 @@ class StatisticsAccumulator:
         mirror_gram(gram_sum)
         require_finite(f"calibration, inputs of {self._site}", "the sum of squares", gram_sum.diagonal())
         statistics = SiteStatistics(self._count, self._abs_sum, gram_sum)
-        del self._gram_sum, self._abs_sum, self._product
+        del self._gram_sum, self._abs_sum
         return statistics
 
 

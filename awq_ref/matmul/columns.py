@@ -3,9 +3,9 @@
     Columns            a packed weight, as the products in `awq_ref.matmul.tiles` read it
     fits               why a layer cannot be held so, or None
     in_tiles           outputs cut into tiles
+    shift_of           what each group adds per unit of its activations' sum
     pack_columns       codes -> bytes
     unpack_columns     bytes -> codes, of some groups of a tile
-    widened            scales as float32
     nest_activations   activations as they meet the bytes of which nothing but high fields has been masked away
 
 A byte holds codes of one output, an even part of a group apart: with F fields to a byte, field k of byte (group, j,
@@ -18,11 +18,12 @@ Source: docs/equations.md#awq-11.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from awq_ref.checks import require_one_of
-from awq_ref.dtypes import F16, F32, U8, AnyArray
+from awq_ref.dtypes import F32, U8, AnyArray
 from awq_ref.matmul.planes import FIELDS
 
 
@@ -31,17 +32,24 @@ class Columns:
     """A packed weight: bytes, scales and zero points, outputs last. What fills the last tile up has the scale 0.
 
     planes     : uint8, (tiles, n_groups, group_size * field_bits / 8, width), one per entry of FIELDS[bits]
-    scales     : float16 or float32, (tiles, n_groups, width)
+    scales     : float32, (tiles, n_groups, width)
     zero_point : uint8, (tiles, n_groups, width)
+    shift      : float32, (tiles, n_groups, width), o - delta z of [AWQ-10]
     bits       : width of the codes as they are held: 2, 3, 4 or 8
-    offset     : float16 or float32, (tiles, n_groups, width), or None
+    offset     : float32, (tiles, n_groups, width), or None
     """
 
     planes: tuple[U8, ...]
-    scales: F16 | F32
+    scales: F32
     zero_point: U8
+    shift: F32
     bits: int
-    offset: F16 | F32 | None = None
+    offset: F32 | None = None
+
+    @property
+    def nbytes(self) -> int:
+        arrays = (*self.planes, self.scales, self.zero_point, self.shift, self.offset)
+        return sum(array.nbytes for array in arrays if array is not None)
 
     @property
     def n_tiles(self) -> int:
@@ -151,20 +159,22 @@ def unpack_columns(weight: Columns, tile: int, groups: slice, fields: U8) -> U8:
     return codes
 
 
-def widened(values: F16 | F32) -> F32:
-    """Return finite float16 as float32, bit for bit, five times faster than NumPy's own cast; float32 as it is.
+def shift_of(scales: F32, zero_point: U8, offset: F32 | None) -> F32:
+    """Return o - delta z, what a group adds to the output for each unit of the sum of its activations [AWQ-10].
 
-    The bits below the sign move from 10 to 23 bits of mantissa; what is then missing is the difference of the two
-    exponents' biases, a power of two.
+    Exact for scales that were float16 and no offset: 11 bits times 8.
     """
-    if values.dtype != np.float16:
-        return values.astype(np.float32, copy=False)
-    wide = values.view(np.int16).astype(np.int32)  # the sign fills the upper half
-    wide <<= 13
-    wide &= -0x70000001  # all but the three copies of the sign below it
-    floats = wide.view(np.float32)
-    floats *= 2.0**112  # 127 - 15: exact, and makes subnormal float16 normal
-    return floats
+    shift: F32 = scales * -zero_point.astype(np.float32)
+    return shift if offset is None else shift + offset
+
+
+@lru_cache
+def _powers(bits: int) -> tuple[F32, ...]:
+    """2**(place - b k) for each field k of each array of bytes, (fields, 1)."""
+    return tuple(
+        np.ldexp(np.float32(2.0**place), -np.arange(0, 8, field_bits, dtype=np.int32))[:, None]
+        for field_bits, place in FIELDS[bits]
+    )
 
 
 def nest_activations(x: F32, weight: Columns) -> list[F32]:
@@ -188,11 +198,9 @@ def nest_activations(x: F32, weight: Columns) -> list[F32]:
     factors : list of float32 arrays, shapes (n_groups, tokens, group_size)
     """
     factors = []
-    for field_bits, place in FIELDS[weight.bits]:
-        n_fields = 8 // field_bits
-        powers = np.ldexp(np.float32(2.0**place), -field_bits * np.arange(n_fields, dtype=np.int32))
-        split = x.reshape(len(x), weight.n_groups, n_fields, -1).transpose(1, 0, 2, 3)  # (G, T, F, n)
-        c = np.multiply(split, powers[:, None], dtype=np.float32, order="C")
+    for powers in _powers(weight.bits):
+        split = x.reshape(len(x), weight.n_groups, len(powers), -1).transpose(1, 0, 2, 3)  # (G, T, F, n)
+        c = np.multiply(split, powers, dtype=np.float32, order="C")
         c[:, :, :-1] -= c[:, :, 1:]
         factors.append(c.reshape(weight.n_groups, len(x), weight.group_size))
     return factors

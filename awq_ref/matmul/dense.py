@@ -1,7 +1,7 @@
 """A linear layer held as float32.
 
 as_tokens     check activations and flatten their leading axes
-DenseLinear   y = x W^T + b through BLAS
+DenseLinear   y = x W^T + b through BLAS, outputs shared among our threads
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,7 @@ import numpy as np
 
 from awq_ref.checks import require_dtype, require_shape
 from awq_ref.dtypes import F32
-from awq_ref.matmul.threads import THREADED_WEIGHTS, blas_on_one_thread, default_threads, run_in_shares
-
-FEW_TOKENS = 16  # above, BLAS shares a product better than by outputs
+from awq_ref.threads import THREADED_WEIGHTS, blas_on_one_thread, default_threads, run_in_shares
 
 
 def as_tokens(who: str, x: F32, in_features: int) -> F32:
@@ -69,23 +67,25 @@ class DenseLinear:
     def __call__(self, x: F32) -> F32:
         """Map (..., in_features) float32 to (..., out_features) float32."""
         tokens = as_tokens("DenseLinear", x, self.in_features)
-        many = len(tokens) > FEW_TOKENS
-        y: F32 = tokens @ self.weight.T if many else self._by_shares(tokens)  # (tokens, out_features)
-        if self.bias is not None:
-            y += self.bias
-        return y.reshape(*x.shape[:-1], self.out_features)
-
-    def _by_shares(self, tokens: F32) -> F32:
-        """The product of a few tokens, on our threads alone: BLAS's would go on spinning beside them."""
         y = np.empty((len(tokens), self.out_features), dtype=np.float32)
+        by_tokens = 2 * len(tokens) >= self.out_features  # the longer axis is cut
 
         def work(start: int, stop: int) -> None:
-            if len(tokens) == 1:  # a matrix times a vector: BLAS has a way of its own for it
-                np.matmul(self.weight[start:stop], tokens[0], out=y[0, start:stop])
+            if by_tokens:
+                np.matmul(tokens[start:stop], self.weight.T, out=y[start:stop])
+            elif len(tokens) == 1:  # a matrix times a vector: BLAS has a way of its own for it
+                np.dot(self.weight[start:stop], tokens[0], out=y[0, start:stop])
             else:
                 np.matmul(tokens, self.weight[start:stop].T, out=y[:, start:stop])
 
-        threads = default_threads() if self.weight.size >= THREADED_WEIGHTS else 1
+        enough = self.weight.size * len(tokens) >= THREADED_WEIGHTS
         with blas_on_one_thread():
-            run_in_shares(work, self.out_features, n_threads=threads, multiple=16)
-        return y
+            run_in_shares(
+                work,
+                len(tokens) if by_tokens else self.out_features,
+                n_threads=default_threads() if enough else 1,
+                multiple=16,
+            )
+        if self.bias is not None:
+            y += self.bias
+        return y.reshape(*x.shape[:-1], self.out_features)

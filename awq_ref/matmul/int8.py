@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from awq_ref.checks import require_dtype, require_finite, require_shape
 from awq_ref.dtypes import F32
 from awq_ref.matmul.dense import as_tokens
-from awq_ref.matmul.threads import (
+from awq_ref.threads import (
     THREADED_WEIGHTS,
     blas_on_one_thread,
     default_threads,
@@ -28,7 +28,7 @@ from awq_ref.matmul.threads import (
 I8: TypeAlias = NDArray[np.int8]
 
 LARGEST = 127  # codes lie in [-127, 127]: a row and its negative have the same steps
-FEW_TOKENS = 16  # above, BLAS gets tiles large enough for threads of its own
+FEW_TOKENS = 16  # above, tiles are larger and the result lies as it is returned
 TILE = 2**20  # weights that a thread casts at a time: 4 MiB as float32
 LARGE_TILE = 2**21
 
@@ -160,17 +160,23 @@ class Int8Linear:
             tile = memory[: last - first]
             np.copyto(tile, self.codes[first:last])  # exact
             if len(x) == 1:  # a matrix times a vector: BLAS has a way of its own for it
-                np.matmul(tile, x[0], out=y[first:last, 0])
+                np.dot(tile, x[0], out=y[first:last, 0])
             else:
                 np.matmul(tile, x.T, out=y[first:last])
 
     def _many(self, x: F32) -> F32:
-        """Codes times many tokens, large tiles in turn."""
+        """Codes times many tokens, larger tiles."""
         y = np.empty((len(x), self.out_features), dtype=np.float32)
-        step = max(1, LARGE_TILE // self.in_features)
-        (memory,) = scratch(((step, self.in_features), np.float32))
-        for first in range(0, self.out_features, step):
-            tile = memory[: min(step, self.out_features - first)]
-            np.copyto(tile, self.codes[first : first + step])
-            np.matmul(x, tile.T, out=y[:, first : first + step])
+
+        def share(start: int, stop: int) -> None:
+            step = min(max(1, LARGE_TILE // self.in_features), stop - start)
+            (memory,) = scratch(((step, self.in_features), np.float32))
+            for first in range(start, stop, step):
+                last = min(first + step, stop)
+                tile = memory[: last - first]
+                np.copyto(tile, self.codes[first:last])
+                np.matmul(x, tile.T, out=y[:, first:last])
+
+        with blas_on_one_thread():
+            run_in_shares(share, self.out_features, n_threads=default_threads())
         return y

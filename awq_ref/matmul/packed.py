@@ -22,18 +22,19 @@ from awq_ref.matmul.columns import (
     in_tiles,
     nest_activations,
     pack_columns,
+    shift_of,
     unpack_columns,
 )
 from awq_ref.matmul.dense import as_tokens
-from awq_ref.matmul.threads import (
+from awq_ref.matmul.tiles import apply_grid, multiply_dequantized, multiply_factored, weights_at_once
+from awq_ref.spec import QuantizedLinear
+from awq_ref.threads import (
     THREADED_WEIGHTS,
     blas_on_one_thread,
     default_threads,
     run_in_shares,
     scratch,
 )
-from awq_ref.matmul.tiles import apply_grid, multiply_dequantized, multiply_factored
-from awq_ref.spec import QuantizedLinear
 
 FEW_TOKENS = 32  # above, dequantizing pays: benchmarks/packed_vs_dense.py
 MOST_SUMS = 2**24  # sums of groups of few tokens: 64 MiB
@@ -95,17 +96,16 @@ class PackedLinear:
         threads = 1 if linear.int_weight.size < THREADED_WEIGHTS else n_threads or default_threads()
         n_tiles = threads * -(-linear.out_features // (threads * MOST_OUTPUTS))  # as many for each thread
         planes = pack_columns(linear.int_weight, bits, n_groups=linear.n_groups, n_tiles=n_tiles)
-        offset = None if linear.offset is None else in_tiles(linear.offset.T, n_tiles)
-        grid = in_tiles(linear.scales.T, n_tiles), in_tiles(linear.zero_point.T, n_tiles)
-        weight = Columns(planes, *grid, bits, offset)
+        scales = in_tiles(linear.scales.T.astype(np.float32), n_tiles)
+        zero_point = in_tiles(linear.zero_point.T, n_tiles)
+        offset = None if linear.offset is None else in_tiles(linear.offset.T.astype(np.float32), n_tiles)
+        weight = Columns(planes, scales, zero_point, shift_of(scales, zero_point, offset), bits, offset)
         out_features, in_features = linear.int_weight.shape
         return cls(weight, linear.bias, out_features, in_features, residency, threads, linear.input_order)
 
     @property
     def resident_bytes(self) -> int:
-        arrays = [*self.weight.planes, self.weight.scales, self.weight.zero_point]
-        optional = (self.bias, self.weight.offset, self.input_order)
-        return sum(array.nbytes for array in (*arrays, *optional) if array is not None)
+        return self.weight.nbytes + sum(a.nbytes for a in (self.bias, self.input_order) if a is not None)
 
     def int_weight(self) -> U8:
         """Return the codes, uint8 (out_features, in_features), in the order in which they lie."""
@@ -148,13 +148,13 @@ class PackedLinear:
     def _multiply_few(self, x: F32) -> F32:
         """The factored product of a few tokens."""
         weight = self.weight
-        factors = nest_activations(x, weight)
-        x_sums = x.reshape(len(x), weight.n_groups, -1).sum(axis=2).T[..., None]  # (n_groups, tokens, 1)
-        shape = (weight.n_tiles, weight.n_groups, len(x), weight.width)
-        dots, spare = scratch((shape, np.float32), (shape, np.float32), use="sums")
-        work = partial(multiply_factored, factors, weight, dots)
-        run_in_shares(work, weight.n_tiles, n_threads=self.n_threads)
-        return apply_grid(dots, x_sums, weight, spare)
+        n_units = weight.n_tiles * weight.n_groups
+        factors = [np.concatenate([each] * weight.n_tiles) for each in nest_activations(x, weight)]
+        x_sums = np.add.reduce(x.reshape(len(x), weight.n_groups, -1), axis=2)
+        (dots,) = scratch(((n_units, len(x), weight.width), np.float32), use="sums")
+        work = partial(multiply_factored, factors, weight, dots, weights_at_once(self.n_threads))
+        run_in_shares(work, n_units, n_threads=self.n_threads)
+        return apply_grid(dots, x_sums, weight)
 
     def _multiply_many(self, x: F32) -> F32:
         """The product of many tokens, by the dequantized weight."""

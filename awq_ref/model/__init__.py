@@ -12,6 +12,7 @@ greedy, stream, generate_batch, rolled, OVERFLOWS
 from awq_ref.model.block import (
     Block,
     add_branch,
+    arithmetic,
     attention_forward,
     block_forward,
     mlp_forward,
@@ -61,6 +62,7 @@ __all__ = [
     "RopeConfig",
     "Speculation",
     "add_branch",
+    "arithmetic",
     "attention_forward",
     "block_forward",
     "block_linear_shapes",

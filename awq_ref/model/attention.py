@@ -20,9 +20,10 @@ import numpy as np
 
 from awq_ref.dtypes import F32
 from awq_ref.model.ops import causal_mask, soft_cap, take_exponentials, window_mask
+from awq_ref.threads import blas_on_one_thread, default_threads, run_jobs
 
 TILE_SCORES = 2**18  # scores in a tile: 1 MiB of float32
-TILE_QUERIES = 256  # more of them would spend more work on columns that the causal mask then hides
+TILE_QUERIES = 128  # more of them would spend more work on columns that the causal mask then hides
 
 
 @dataclass(frozen=True)
@@ -141,17 +142,23 @@ def attention(
         return attend_tile(q, *seen, scores=scores, causal=causal, padding=bias).transpose(0, 2, 1, 3, 4)
     mixed = np.empty((B, T, G, R, D), dtype=np.float32)
     step = min(TILE_QUERIES, max(1, TILE_SCORES // (R * S)))
-    for b, g in np.ndindex(B, G):
-        for first in range(0, T, step):
-            last = min(first + step, T)
-            columns = slice(
-                scores.first_column(S - T + first), S - T + last
-            )  # all that the tile's queries see
-            bias = column_bias(
-                None if padding is None else padding[b, columns],
-                None if alibi is None else alibi[b % len(alibi), g, :, columns],
-            )
-            seen = (k[b, g, columns], v[b, g, columns])
-            tile = attend_tile(q[b, g, first:last], *seen, scores=scores, causal=causal, padding=bias)
-            mixed[b, first:last, g] = tile
+
+    def one_tile(job: tuple[int, int, int]) -> None:
+        b, g, first = job
+        last = min(first + step, T)
+        columns = slice(scores.first_column(S - T + first), S - T + last)  # all that the tile's queries see
+        bias = column_bias(
+            None if padding is None else padding[b, columns],
+            None if alibi is None else alibi[b % len(alibi), g, :, columns],
+        )
+        seen = (k[b, g, columns], v[b, g, columns])
+        mixed[b, first:last, g] = attend_tile(
+            q[b, g, first:last], *seen, scores=scores, causal=causal, padding=bias
+        )
+
+    firsts = reversed(range(0, T, step))  # the last queries see the most
+    with blas_on_one_thread():
+        run_jobs(
+            one_tile, [(b, g, i) for i in firsts for b, g in np.ndindex(B, G)], n_threads=default_threads()
+        )
     return mixed

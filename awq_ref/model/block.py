@@ -1,6 +1,7 @@
 """One block of a decoder: attention and MLP, each added to the stream, with norms where the family has them.
 
     Block               norms and linears of one layer
+    arithmetic          the circumstances
     normed              x -> what a norm of the block makes of it, if the family has one at that place
     add_branch          the stream plus what a module made
     attention_forward   normalized x -> output of the attention
@@ -15,6 +16,8 @@ up_proj, unless they are parts of one product (`joined`). An array that a linear
 Source: Touvron et al. 2023, arXiv:2302.13971, section 2.2; Shazeer 2020, arXiv:2002.05202 (gated MLP).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +32,7 @@ from awq_ref.model.joined import project
 from awq_ref.model.ops import ACTIVATIONS, apply_norm
 from awq_ref.model.rope import apply_rope
 from awq_ref.spec import LinearOperator
+from awq_ref.threads import blas_on_one_thread, default_threads, run_in_shares
 
 # Where a module's output is added -> the norm of the sum, in families that have one.
 STREAM_NORMS: dict[Place, Place] = {
@@ -51,6 +55,18 @@ class Block:
 
     norms: dict[str, F32]
     linears: dict[str, LinearOperator]
+
+
+@contextmanager
+def arithmetic() -> Iterator[None]:
+    """How blocks compute: on our threads, in silence.
+
+    BLAS starts no threads of its own, which would go on spinning beside ours. NumPy does not warn of overflow: who
+    reads the results looks for inf and NaN, and raises (`greedy`, perplexity, calibration).
+    """
+    # overflow: of activations, of exponentials; it reaches the reader as inf or NaN
+    with blas_on_one_thread(), np.errstate(over="ignore", invalid="ignore"):
+        yield
 
 
 def _turn(x: F32, config: ModelConfig, context: Context, *, out: F32) -> None:
@@ -197,11 +213,15 @@ def _mlp(x: F32, block: Block, config: ModelConfig, names: tuple[str, str, str])
         y.reshape(-1, width) for y in (gate, up, gated)
     )  # views, (tokens, width)
     step = max(1, GATE_TILE // width)
-    for first in range(0, len(rows), step):  # a tile at a time, so that it stays in a core's cache
-        tile = slice(first, first + step)
-        part = activation(rows_of_gate[tile], out=rows[tile])
-        if gates:
-            part *= rows_of_up[tile]
+
+    def one_share(start: int, stop: int) -> None:
+        for first in range(start, stop, step):  # a tile at a time, so that it stays in a core's cache
+            tile = slice(first, min(first + step, stop))
+            part = activation(rows_of_gate[tile], out=rows[tile])
+            if gates:
+                part *= rows_of_up[tile]
+
+    run_in_shares(one_share, len(rows), n_threads=default_threads(), multiple=step)
     return block.linears[down_proj](gated)
 
 

@@ -15,7 +15,7 @@ from awq_ref.checks import require_dtype, require_shape
 from awq_ref.dtypes import F32, I64, U16, AnyFloat, Bool
 from awq_ref.errors import ShapeError
 from awq_ref.model import generate as loops
-from awq_ref.model.block import Block, block_forward
+from awq_ref.model.block import Block, arithmetic, block_forward
 from awq_ref.model.cache import PAGE, KVCache
 from awq_ref.model.config import ModelConfig
 from awq_ref.model.context import make_context
@@ -54,11 +54,6 @@ def _require_given(name: str, part: object, wanted: bool) -> None:
 def _require_names(what: str, have: Collection[str], want: Collection[str]) -> None:
     if set(have) != set(want):
         raise ShapeError(f"Decoder: {what} must be {', '.join(want)}; got {', '.join(have) or 'none'}.")
-
-
-def overflow_shows_in_logits() -> np.errstate:
-    """Silence NumPy's warnings: who reads the logits looks for inf and NaN, and raises (`greedy`, perplexity)."""
-    return np.errstate(over="ignore", invalid="ignore")
 
 
 @dataclass
@@ -149,7 +144,7 @@ class Decoder:
         """Send tokens through all blocks; return the stream before the final norm, and the longer cache."""
         context = make_context(self.config, ids.shape[1], attention_mask=mask, cache=cache, length=length)
         x = self.embed(ids, context.positions)
-        with overflow_shows_in_logits():
+        with arithmetic():
             for layer, block in enumerate(self.blocks):
                 x = block_forward(x, block, self.config, context.at_layer(layer))
         return x, context.cache
@@ -157,7 +152,7 @@ class Decoder:
     def _final_norm(self, x: F32) -> F32:
         if self.norm is None:
             return x
-        with overflow_shows_in_logits():
+        with arithmetic():
             kind, eps = self.config.family.norm, self.config.rms_norm_eps
             return apply_norm(kind, x, self.norm, self.norm_bias, eps=eps)
 
@@ -188,7 +183,7 @@ class Decoder:
         They are divided by logits_scaling, multiplied by logit_scale [LLM-8] and capped [LLM-6] where the configuration
         says so.
         """
-        with overflow_shows_in_logits():
+        with arithmetic():
             logits = self.lm_head(hidden if self.project_out is None else self.project_out(hidden))
             if self.config.logits_scaling != 1.0:
                 logits = logits / self.config.logits_scaling

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from awq_ref.matmul import RESIDENCIES, DenseLinear, PackedLinear, to_operator
-from awq_ref.matmul.threads import default_threads
 from awq_ref.model import ModelConfig, block_linear_shapes
 from awq_ref.paper.experiment import Column, Experiment, Options, Row, Rows, Setup, columns, select
 from awq_ref.paper.machine import Machine, blas_threads, measure_machine, median_seconds
@@ -24,6 +23,7 @@ from awq_ref.pipeline.observation import located
 from awq_ref.report.progress import progress
 from awq_ref.report.tables import format_table
 from awq_ref.spec import QuantizedLinear, QuantSpec
+from awq_ref.threads import default_threads
 
 STORED = {"W16A16": 16, "W8A16": 8, "W4A16": 4}
 HERE = "this machine"

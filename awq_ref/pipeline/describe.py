@@ -130,7 +130,7 @@ def _outer_bytes(config: ModelConfig, dtype: str) -> dict[Head, int]:
     return {head: others + table_bytes(config, dtype, head) for head in HEADS}
 
 
-def _memory(config: ModelConfig, spec: QuantSpec, offset_bytes: int, dtype: str) -> list[list[str]]:
+def _memory(config: ModelConfig, spec: QuantSpec, offset: bool, dtype: str) -> list[list[str]]:
     """Return the bytes in memory by residency and head; dtype: of the embedding in the file."""
     shapes = [*model_linear_shapes(config).values()]
     cache = kv_cache_bytes(
@@ -143,7 +143,7 @@ def _memory(config: ModelConfig, spec: QuantSpec, offset_bytes: int, dtype: str)
     )
     return [
         [residency, head, *map(format_bytes, (linears, outer, cache, linears + outer + cache))]
-        for residency, linears in weight_bytes(shapes, spec=spec, offset_bytes=offset_bytes).items()
+        for residency, linears in weight_bytes(shapes, spec=spec, offset=offset).items()
         for head, outer in _outer_bytes(config, dtype).items()
     ]
 
@@ -171,10 +171,10 @@ def describe_model(path: str | Path, *, tensors: bool = False) -> str:
     if quantization is not None:
         rows += _record(checkpoint.config.get(RECORD) or {})
     parts = [format_table(["what", "value"], rows, left=2)]
-    spec, offset_bytes = QuantSpec(), 0
+    spec, offset = QuantSpec(), False
     if isinstance(quantization, QuantizationConfig):
         spec = quantization.spec
-        offset_bytes = OFFSET_BITS // 8 if _has_offsets(quantization.layout) else 0
+        offset = _has_offsets(quantization.layout)
     table = f"{config.family.embed_tokens}.weight"
     dtype = checkpoint.info(table).dtype if table in checkpoint else ""
     try:
@@ -184,7 +184,7 @@ def describe_model(path: str | Path, *, tensors: bool = False) -> str:
             if isinstance(quantization, QuantizationConfig)
             else "Quantized to INT4 with groups of 128 it would take (dense: as it is now):\n\n"
         )
-        parts.append(title + format_table(headers, _memory(config, spec, offset_bytes, dtype), left=2))
+        parts.append(title + format_table(headers, _memory(config, spec, offset, dtype), left=2))
     except ShapeError as error:
         parts.append(f"No memory table: {error}")
     if tensors:

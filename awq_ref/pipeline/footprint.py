@@ -22,14 +22,16 @@ from pathlib import Path
 
 import numpy as np
 
-from awq_ref.calibration.statistics import PANEL
+from awq_ref.calibration.statistics import MOST_PANEL
 from awq_ref.errors import RangeError
 from awq_ref.model import ModelConfig, block_linear_shapes, block_router_shapes, outer_tensor_shapes
 from awq_ref.pipeline.observation import BATCH_TOKENS, EMBEDDED_BYTES, EMBEDDING_ROWS
 from awq_ref.pipeline.plans import layer_plan
 from awq_ref.report.tables import format_bytes
 from awq_ref.search import Recipe, site_inputs
+from awq_ref.search.objective import ROWS
 from awq_ref.spec import StateDtype
+from awq_ref.threads import default_threads
 
 F32_BYTES, F64_BYTES = 4, 8
 UNITS = {
@@ -144,7 +146,7 @@ def _observing(config: ModelConfig, sites: list[tuple[int, int, int]], seq_len: 
     scores = windows * config.num_attention_heads * seq_len * seq_len
     attention = 2 * scores + 6 * tokens * config.hidden_size
     mlp = 5 * tokens * inner + 3 * tokens * config.hidden_size  # gate, up, their product, |x|, and the stream
-    panels = sum(width * min(PANEL, width) for width, _, _ in sites)
+    panels = default_threads() * inner * min(MOST_PANEL, inner)
     return F32_BYTES * (max(attention, mlp) + panels)
 
 
@@ -157,7 +159,9 @@ def _working(sites: list[tuple[int, int, int]], recipe: Recipe) -> int:
         for phase in phases or ["search"]:
             first, second, third = WORK[phase]
             if phase == "search":
-                taken = F32_BYTES * width * (first * width + second * rows + third * largest)
+                # and each further thread scales a linear as large, and has slabs of its own
+                more = (default_threads() - 1) * (largest + 3 * min(ROWS, largest))
+                taken = F32_BYTES * width * (first * width + second * rows + third * largest + more)
             else:
                 taken = width * (
                     width * (first * F64_BYTES + second * F32_BYTES) + F32_BYTES * third * largest

@@ -28,6 +28,7 @@ from awq_ref.model import (
     Entrance,
     ModelConfig,
     add_branch,
+    arithmetic,
     attention_forward,
     block_forward,
     enter,
@@ -180,8 +181,6 @@ def run_block(
 ) -> None:
     """Put all windows through a block with these linears; the results go to `after`, which may be `hidden`."""
     block = Block(norms, dict(linears))
-    with np.errstate(
-        over="ignore", invalid="ignore"
-    ):  # what overflows reaches a site as inf or NaN, and is named
+    with arithmetic():  # what overflows reaches a site as inf or NaN, and is named
         for rows in batches(hidden.shape[0], hidden.shape[1]):
             after[rows] = block_forward(hidden[rows], block, config, context)

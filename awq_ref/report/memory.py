@@ -20,7 +20,7 @@ from awq_ref.spec import QuantSpec
 BITS_PER_BYTE = 8
 FLOAT32_BYTES = 4
 CODE_BYTES = 1  # residency "codes": one uint8 per weight
-ZERO_POINT_BYTES = 1  # in memory: one uint8 per group
+ZERO_POINT_BYTES = 1  # in memory: one uint8 per group; and o - delta z of [AWQ-10], one float32
 
 RESIDENCIES = ("packed", "codes", "dense")
 
@@ -57,13 +57,13 @@ def bits_per_weight(spec: QuantSpec, in_features: int, *, zero_point_bits: int |
 
 
 def linear_parts(
-    out_features: int, in_features: int, *, spec: QuantSpec, residency: str, offset_bytes: int = 0
+    out_features: int, in_features: int, *, spec: QuantSpec, residency: str, offset: bool = False
 ) -> dict[str, int]:
     """Return the bytes that one linear without bias keeps in memory, as codes, scales and zero_points.
 
-    packed: bits per weight, a scale and a uint8 zero point per group; codes: a byte per weight instead;
-    dense: float32 weights alone, counted as codes. offset_bytes, of a float that some layouts have for each group,
-    count as zero_points.
+    packed: bits per weight, and per group a float32 scale, a uint8 zero point and the float32 product of both; codes: a
+    byte per weight instead; dense: float32 weights alone, counted as codes. The float32 offset that some layouts have
+    for each group counts as a zero point.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def linear_parts(
     Examples
     --------
     >>> linear_parts(8, 256, spec=QuantSpec(bits=4, group_size=128), residency="packed")
-    {'codes': 1024, 'scales': 32, 'zero_points': 16}
+    {'codes': 1024, 'scales': 64, 'zero_points': 80}
     """
     require_one_of("linear_parts", "residency", residency, RESIDENCIES)
     n_weights = out_features * in_features
@@ -87,21 +87,21 @@ def linear_parts(
     )
     return {
         "codes": code_bytes,
-        "scales": n_groups * np.dtype(spec.scale_dtype).itemsize,
-        "zero_points": n_groups * (ZERO_POINT_BYTES + offset_bytes),
+        "scales": n_groups * FLOAT32_BYTES,
+        "zero_points": n_groups * (ZERO_POINT_BYTES + (2 if offset else 1) * FLOAT32_BYTES),
     }
 
 
 def linear_bytes(
-    out_features: int, in_features: int, *, spec: QuantSpec, residency: str, offset_bytes: int = 0
+    out_features: int, in_features: int, *, spec: QuantSpec, residency: str, offset: bool = False
 ) -> int:
     """Return the bytes that one linear without bias keeps in memory: the sum of `linear_parts`."""
-    parts = linear_parts(out_features, in_features, spec=spec, residency=residency, offset_bytes=offset_bytes)
+    parts = linear_parts(out_features, in_features, spec=spec, residency=residency, offset=offset)
     return sum(parts.values())
 
 
 def weight_bytes(
-    shapes: Iterable[tuple[int, int]], *, spec: QuantSpec, offset_bytes: int = 0
+    shapes: Iterable[tuple[int, int]], *, spec: QuantSpec, offset: bool = False
 ) -> dict[str, int]:
     """Return the bytes of linears in memory for every residency, in the order packed, codes, dense.
 
@@ -110,8 +110,8 @@ def weight_bytes(
     shapes : iterable of (out_features, in_features)
         One per linear of the model, all blocks.
     spec : QuantSpec
-    offset_bytes : int
-        Bytes of a float per group, where a layout has one beside the scale.
+    offset : bool
+        Whether the layout has an offset for each group beside the scale.
 
     Raises
     ------
@@ -121,8 +121,7 @@ def weight_bytes(
     shapes = list(shapes)
     return {
         residency: sum(
-            linear_bytes(out, into, spec=spec, residency=residency, offset_bytes=offset_bytes)
-            for out, into in shapes
+            linear_bytes(out, into, spec=spec, residency=residency, offset=offset) for out, into in shapes
         )
         for residency in RESIDENCIES
     }

@@ -22,13 +22,7 @@ from awq_ref.search.candidates import (
     relative_weight_mean,
 )
 from awq_ref.search.channel_scales import ScaleSearch, pool, search_channel_scales
-from awq_ref.search.clipping import (
-    diagonal_blocks,
-    keep_better_rows,
-    scale_blocks,
-    search_clip,
-    token_blocks,
-)
+from awq_ref.search.clipping import diagonal_blocks, keep_better_rows, scale_blocks, search_clip, token_blocks
 from awq_ref.search.folding import LinearFold, StorageDtype, fold_into_norm, round_to
 from awq_ref.search.objective import (
     FeedbackObjective,
@@ -43,6 +37,7 @@ from awq_ref.search.plan import ScaleGroup
 from awq_ref.search.recipes import Recipe
 from awq_ref.search.result import BlockResult, SiteReport
 from awq_ref.spec import QuantSpec
+from awq_ref.threads import blas_on_one_thread, default_threads, run_jobs
 
 
 @dataclass
@@ -104,14 +99,16 @@ class _Search:
         return self.statistics[group.site].act_mean_abs
 
     def search(self, group: ScaleGroup) -> ScaleSearch:
+        judge = self.judge(group)
         return search_channel_scales(
-            self.objective(group, self.judge(group)),
+            self.objective(group, judge),
             self.statistic(group),
             alphas=self.recipe.alphas if self.scaled(group) else (0.0,),
             refine=self.recipe.refine if self.scaled(group) else 0.0,
             candidate=self.candidate(group),
             tie=self.ties.get(group.site) if group.tied else None,
             realize=self.realize(group),
+            n_threads=1 if judge == "module" else default_threads(),  # a module has threads of its own
         )
 
     def fold(self, group: ScaleGroup, found: ScaleSearch) -> None:
@@ -155,22 +152,31 @@ class _Search:
             ratios=self.recipe.clip_ratios,
         )
         clipped = replace(fold, clip=found.clip)
-        after = losses(clipped)
-        if self.recipe.clip_guard:
-            kept, after = keep_better_rows(scaled, found.clip, losses(fold), after)
-            clipped = replace(fold, clip=kept)
-        self.folds[name] = clipped
+        if not self.recipe.clip_guard:
+            self.folds[name] = clipped
+            return losses(clipped)
+        kept, after = keep_better_rows(scaled, found.clip, losses(fold), losses(clipped))
+        self.folds[name] = replace(fold, clip=kept)
         return after
 
-    def report(self, group: ScaleGroup, found: ScaleSearch) -> SiteReport:
-        """Search the clips of a site; return its report."""
+    def clip_all(self, plan: Sequence[ScaleGroup]) -> dict[str, F64]:
+        """Search the clips of the sites that the recipe clips, large layers first; return the losses of their rows."""
+        losses: dict[str, F64] = {}
+        clipped = [group for group in plan if any(map(self.recipe.clips, group.consumers))]
+        jobs = [(group, name) for group in clipped for name in group.consumers]
+        jobs.sort(key=lambda job: -self.weights[job[1]].size)
+        run_jobs(lambda job: losses.update({job[1]: self.clip(*job)}), jobs, n_threads=default_threads())
+        return losses
+
+    def report(self, group: ScaleGroup, found: ScaleSearch, row_losses: Mapping[str, F64]) -> SiteReport:
+        """Return the report of a site, given the losses of its clipped consumers' rows."""
         loss_rtn, loss_scaled = found.loss_rtn, found.loss
         if self.judge(group) != "gram":  # report what other recipes report
             gram = self.objective(group, "gram")
             loss_rtn, loss_scaled = gram(np.ones_like(found.channel_scales)), gram(found.channel_scales)
         loss_clipped = loss_scaled
-        if any(self.recipe.clips(name) for name in group.consumers):
-            losses = np.concatenate([self.clip(group, name) for name in group.consumers])
+        if group.consumers[0] in row_losses:
+            losses = np.concatenate([row_losses[name] for name in group.consumers])
             loss_clipped = math.fsum(losses) / len(losses)
         clips = {name: self.folds[name].clip for name in group.consumers}
         return SiteReport(
@@ -273,7 +279,8 @@ def search_block(
 
     Notes
     -----
-    Memory beyond the arguments: a slab of 1024 rows of the widest layer, its scaled copy while it is clipped.
+    Memory beyond the arguments, of each thread: a slab of 1024 rows of the widest layer, its scaled copy while it is
+    clipped.
     """
     identity = {name: LinearFold() for name in weights}
     if not recipe.searches and not statistics:
@@ -293,8 +300,10 @@ def search_block(
         identity,
     )
     _check(search, plan)
-    found = [search.search(group) for group in plan]
-    for group, choice in zip(plan, found, strict=True):
-        search.fold(group, choice)
-    reports = [search.report(group, choice) for group, choice in zip(plan, found, strict=True)]
+    with blas_on_one_thread():
+        found = [search.search(group) for group in plan]
+        for group, choice in zip(plan, found, strict=True):
+            search.fold(group, choice)
+        losses = search.clip_all(plan)
+        reports = [search.report(group, choice, losses) for group, choice in zip(plan, found, strict=True)]
     return BlockResult(search.norms, search.folds, tuple(reports))

@@ -7,7 +7,7 @@ Source: Lin et al. 2023, arXiv:2306.00978, section 3.2, eq. 5; docs/equations.md
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -16,6 +16,7 @@ import numpy as np
 from awq_ref.dtypes import F32, I64
 from awq_ref.errors import RangeError
 from awq_ref.search.candidates import Candidate, candidate
+from awq_ref.threads import run_jobs
 
 Realize: TypeAlias = Callable[[F32], F32]
 
@@ -80,10 +81,13 @@ class _Trials:
         realized = wanted if self._realize is None or (wanted == 1.0).all() else self._realize(wanted)
         return wanted, realized if self._tie is None else realized[self._tie]
 
-    def run(self, alpha: float) -> float:
-        if alpha not in self.losses:
+    def run(self, alphas: Iterable[float], n_threads: int) -> None:
+        """Find the losses of alphas; each is the same whatever the number of threads."""
+
+        def one(alpha: float) -> None:
             self.losses[alpha] = self._loss(self.scales(alpha)[1])
-        return self.losses[alpha]
+
+        run_jobs(one, sorted({*alphas} - self.losses.keys()), n_threads=n_threads)
 
     def best(self) -> float:
         """Return the smallest alpha that has the least loss."""
@@ -105,6 +109,7 @@ def search_channel_scales(
     candidate: Candidate = candidate,
     tie: I64 | None = None,
     realize: Realize | None = None,
+    n_threads: int = 1,
 ) -> ScaleSearch:
     """Return the channel scales with the least loss over a grid of alphas.
 
@@ -122,6 +127,8 @@ def search_channel_scales(
         The producer's row behind every channel, where several share one (`ties.query_head_tie`).
     realize : callable or None
         What becomes of the scales when the producer is stored (`fold_into_norm`), so that it is judged.
+    n_threads : int
+        Alphas that are judged at the same time; for more than one, `loss` must bear to be called so.
 
     Returns
     -------
@@ -142,15 +149,13 @@ def search_channel_scales(
             "search_channel_scales: alphas must hold at least one number; got none. (0.0,) is RTN."
         )
     trials = _Trials(loss, act_mean_abs, candidate, tie, realize)
-    for alpha in alphas:
-        trials.run(float(alpha))
+    trials.run(map(float, alphas), n_threads)
     identity = 0.0 in trials.losses and bool((trials.scales(0.0)[1] == 1.0).all())
     loss_rtn = trials.losses[0.0] if identity else loss(np.ones_like(act_mean_abs))
     if refine > 0.0:
         centre = trials.best()
-        for alpha in (round(centre - refine, 9), round(centre + refine, 9)):
-            if 0.0 < alpha <= 1.0:
-                trials.run(alpha)
+        around = round(centre - refine, 9), round(centre + refine, 9)
+        trials.run((alpha for alpha in around if 0.0 < alpha <= 1.0), n_threads)
     best = trials.best()
     tried = tuple(sorted(trials.losses))
     losses = tuple(trials.losses[alpha] for alpha in tried)

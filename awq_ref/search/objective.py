@@ -10,7 +10,7 @@
     ModuleObjective       the same judged on a module's output, as llm-awq does for q, k, v and gate, up
 
 Numerics: float32 products (BLAS), summed per row over 512 columns in float32, then in float64.
-Memory: one slab of ROWS rows and one product of (ROWS, PANEL), whatever the layer's size.
+Memory, of each thread: one slab of ROWS rows and one product of (ROWS, PANEL), whatever the layer's size.
 Source: Lin et al. 2023, arXiv:2306.00978, eq. 4; docs/equations.md#awq-7.
 """
 
@@ -23,6 +23,7 @@ from awq_ref.checks import require_shape
 from awq_ref.dtypes import F32, F64
 from awq_ref.errors import ShapeError
 from awq_ref.search.folding import LinearFold
+from awq_ref.threads import scratch
 
 PANEL = 512  # columns of the Gram matrix in one product
 ROWS = 1024  # rows in one product: below this BLAS repacks the Gram matrix too often
@@ -75,11 +76,10 @@ def gram_row_losses(error: F32, gram: F32) -> F64:
     require_shape("gram_row_losses", "gram", gram, (error.shape[1], error.shape[1]))
     rows, in_features = error.shape
     losses = np.zeros(rows, dtype=np.float64)
-    buffer = np.empty(rows * min(PANEL, in_features), dtype=np.float32)
     for start in range(0, in_features, PANEL):
         stop = min(start + PANEL, in_features)
         part = error[:, start:stop]
-        product = buffer[: part.size].reshape(part.shape)
+        (product,) = scratch((part.shape, np.float32), use="products")
         np.matmul(part, gram[start:stop, start:stop], out=product)
         losses += np.einsum("ri,ri->r", product, part)
         if stop < in_features:
@@ -117,17 +117,15 @@ def direct_loss(error: F32, x: F32) -> float:
     return float((outputs * outputs).sum() / len(x))
 
 
-def quantization_errors(
-    weight: F32, fold: LinearFold, quantizer: Quantizer, buffer: F32
-) -> Iterator[tuple[slice, F32]]:
+def quantization_errors(weight: F32, fold: LinearFold, quantizer: Quantizer) -> Iterator[tuple[slice, F32]]:
     """Yield (rows, E) with E = Q(clip(W s / r)) r / s - W, the error in the original layer's terms.
 
-    E is a view of the buffer, float32 (at most ROWS, in_features): use it before the next one is asked for.
+    E, float32 (at most ROWS, in_features), lies in memory of the calling thread: use it before asking for the next.
     """
     step = max(1, QUANTIZER_ELEMENTS // weight.shape[1])
-    for first in range(0, len(weight), len(buffer)):
-        rows = slice(first, min(first + len(buffer), len(weight)))
-        slab = buffer[: rows.stop - first]
+    for first in range(0, len(weight), ROWS):
+        rows = slice(first, min(first + ROWS, len(weight)))
+        (slab,) = scratch(((rows.stop - first, weight.shape[1]), np.float32), use="errors")
         for start in range(first, rows.stop, step):
             part = slice(start, min(start + step, rows.stop))
             error = slab[part.start - first : part.stop - first]
@@ -138,12 +136,6 @@ def quantization_errors(
             if fold.rows is not None:
                 error *= fold.rows[part, None]
         yield rows, slab
-
-
-def error_buffer(weights: Sequence[F32]) -> F32:
-    """Return a buffer for the slabs of any of these layers, which share in_features."""
-    rows = min(ROWS, max(len(weight) for weight in weights))
-    return np.empty((rows, weights[0].shape[1]), dtype=np.float32)
 
 
 def row_losses(weight: F32, fold: LinearFold, statistics: Statistics, quantizer: Quantizer) -> F64:
@@ -160,7 +152,7 @@ def row_losses(weight: F32, fold: LinearFold, statistics: Statistics, quantizer:
         A float weight, scaled and clipped -> the float weight of its integers.
     """
     losses = np.empty(len(weight), dtype=np.float64)
-    for rows, error in quantization_errors(weight, fold, quantizer, error_buffer([weight])):
+    for rows, error in quantization_errors(weight, fold, quantizer):
         losses[rows] = gram_row_losses(error, statistics.gram_sum)
     return losses / statistics.count
 
@@ -189,13 +181,12 @@ class GramObjective:
         for weight in weights:
             require_shape("GramObjective", "weight", weight, (None, in_features))
         self._weights, self._statistics, self._quantizer = weights, statistics, quantizer
-        self._buffer = error_buffer(weights)
 
     def __call__(self, channel_scales: F32) -> float:
         fold = LinearFold(columns=channel_scales)
         total = 0.0
         for weight in self._weights:
-            for _, error in quantization_errors(weight, fold, self._quantizer, self._buffer):
+            for _, error in quantization_errors(weight, fold, self._quantizer):
                 total += gram_loss(error, self._statistics.gram_sum)
         return total / (self._statistics.count * sum(len(weight) for weight in self._weights))
 
@@ -224,13 +215,12 @@ class FeedbackObjective:
         for weight in weights:
             require_shape("FeedbackObjective", "weight", weight, (None, len(importance)))
         self._weights, self._importance, self._quantizer = weights, importance, quantizer
-        self._buffer = error_buffer(weights)
 
     def __call__(self, channel_scales: F32) -> float:
         fold = LinearFold(columns=channel_scales)
         squares = np.zeros(len(self._importance), dtype=np.float64)
         for weight in self._weights:
-            for _, error in quantization_errors(weight, fold, self._quantizer, self._buffer):
+            for _, error in quantization_errors(weight, fold, self._quantizer):
                 squares += np.einsum("ri,ri->i", error, error)
         return float(squares @ self._importance) / sum(len(weight) for weight in self._weights)
 

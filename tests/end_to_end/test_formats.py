@@ -137,12 +137,12 @@ def test_what_is_quantized_here_can_be_stored_in_any_layout(tmp_path, layout):
         assert_same_bits(logits[layout], logits["pack-quantized"])
 
 
-@pytest.mark.parametrize("form, offset_bytes", [("gemm", 0), ("gemv_fast", 2), ("llm-awq", 2)])
-def test_memory_is_what_inspect_foresees(tmp_path, form, offset_bytes):
+@pytest.mark.parametrize("form, offset", [("gemm", False), ("gemv_fast", True), ("llm-awq", True)])
+def test_memory_is_what_inspect_foresees(tmp_path, form, offset):
     write_stored(tmp_path / "stored", FORMATS[form])
     model = awq_ref.load_model(tmp_path / "stored")
     shapes = [*block_linear_shapes(model.config).values()] * 2
-    foreseen = weight_bytes(shapes, spec=model.quantization.spec, offset_bytes=offset_bytes)["packed"]
+    foreseen = weight_bytes(shapes, spec=model.quantization.spec, offset=offset)["packed"]
     assert model.resident_bytes()["linears"] == foreseen
     assert format_bytes(foreseen) in describe_model(tmp_path / "stored")
 

@@ -69,7 +69,7 @@ def test_a_checkpoint_is_never_loaded_in_part():
 def test_limits_are_positive(monkeypatch):
     monkeypatch.setattr(limits, "measure_machine", lambda: Machine(1e10, 1e11))
     monkeypatch.setattr(limits, "SHAPE", (256, 128))
-    monkeypatch.setattr(limits, "CAST_WEIGHTS", 2 * 128 * 64)
+    monkeypatch.setattr(limits, "weights_at_once", lambda threads: 2 * 128 * 64)
     monkeypatch.setattr(limits, "WIDTH", 64)
     monkeypatch.setattr(limits, "PAUSE", 0.0)
     found = limits.measure_limits(2)

@@ -12,8 +12,8 @@ from awq_ref.matmul.columns import (
     in_tiles,
     nest_activations,
     pack_columns,
+    shift_of,
     unpack_columns,
-    widened,
 )
 from awq_ref.matmul.packed import PackedLinear
 from awq_ref.matmul.planes import FIELDS
@@ -49,7 +49,8 @@ def test_every_code_stands_where_the_definition_says(bits, n_tiles):
 def test_unpack_is_the_inverse(bits):
     linear = random_linear(QuantSpec(bits=bits, group_size=24), out_features=9, n_groups=3)
     planes = pack_columns(linear.int_weight, bits, n_groups=3, n_tiles=2)
-    weight = Columns(planes, in_tiles(linear.scales.T, 2), in_tiles(linear.zero_point.T, 2), bits)
+    scales, zero_point = in_tiles(linear.scales.T.astype(np.float32), 2), in_tiles(linear.zero_point.T, 2)
+    weight = Columns(planes, scales, zero_point, shift_of(scales, zero_point, None), bits)
     assert (weight.n_tiles, weight.n_groups, weight.width, weight.group_size) == (2, 3, 5, 24)
     fields = np.empty((len(planes), 2, 24, 5), dtype=np.uint8)
     codes = unpack_columns(weight, 1, slice(1, 3), fields)
@@ -94,12 +95,12 @@ def test_the_high_bit_of_three_counts_four():
     assert high.ravel().tolist() == [0, 0, 0, 0, 0, 0, -4.0, 4.0]
 
 
-def test_every_finite_half_is_widened_to_the_bit():
-    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
-    halves = halves[np.isfinite(halves)]
-    assert_same_bits(widened(frozen(halves)), halves.astype(np.float32))
-    floats = np.array([0.1, -3.0], dtype=np.float32)
-    assert widened(floats) is floats
+def test_what_a_group_adds_for_its_sum():
+    scales = np.array([[0.5, 3.0]], dtype=np.float32)
+    zero_point = np.array([[8, 255]], dtype=np.uint8)
+    offset = np.array([[1.0, 0.25]], dtype=np.float32)
+    assert shift_of(scales, zero_point, None).tolist() == [[-4.0, -765.0]]
+    assert shift_of(scales, zero_point, offset).tolist() == [[-3.0, -764.75]]
 
 
 def test_fits_says_why_not():

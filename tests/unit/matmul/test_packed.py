@@ -151,16 +151,15 @@ def test_what_it_holds():
     linear = random_linear(QuantSpec(group_size=128), out_features=6, n_groups=2, bias=True)
     packed = PackedLinear.from_quantized(linear)
     assert (packed.in_features, packed.out_features, packed.residency) == (256, 6, "packed")
-    assert (
-        packed.resident_bytes == 6 * 256 // 2 + 6 * 2 * 2 + 6 * 2 + 6 * 4
-    )  # planes, scales, zero points, bias
+    groups = 6 * 2 * (4 + 1 + 4)  # scale, zero point, their product
+    assert packed.resident_bytes == 6 * 256 // 2 + groups + 6 * 4  # and planes, bias
     codes = PackedLinear.from_quantized(linear, residency="codes")
-    assert (codes.residency, codes.resident_bytes) == ("codes", 6 * 256 + 6 * 2 * 2 + 6 * 2 + 6 * 4)
+    assert (codes.residency, codes.resident_bytes) == ("codes", 6 * 256 + groups + 6 * 4)
 
 
 def test_three_bits_take_three_bits():
     linear = random_linear(QuantSpec(bits=3, group_size=128), out_features=8, n_groups=1)
-    assert PackedLinear.from_quantized(linear).resident_bytes == 8 * 128 * 3 // 8 + 8 * 2 + 8
+    assert PackedLinear.from_quantized(linear).resident_bytes == 8 * 128 * 3 // 8 + 8 * 9
 
 
 @pytest.mark.parametrize("residency", ["packed", "codes"])

@@ -91,8 +91,8 @@ def test_parts_of_one_linear():
     spec = QuantSpec(bits=3)
     assert linear_parts(8, 256, spec=spec, residency="packed") == {
         "codes": 768,
-        "scales": 32,
-        "zero_points": 16,
+        "scales": 16 * 4,
+        "zero_points": 16 * (1 + 4),
     }
     assert linear_parts(8, 256, spec=spec, residency="dense") == {
         "codes": 8192,

@@ -1,18 +1,21 @@
-"""Shares cover all rows once; what fails in a thread is raised; a forked process gets a pool of its own."""
+"""Shares cover all rows once; what fails in a thread is raised; a forked process has workers of its own."""
 
 import os
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from awq_ref.matmul import threads
-from awq_ref.matmul.threads import (
+from awq_ref import threads
+from awq_ref.threads import (
     MOST_THREADS,
     blas_on_one_thread,
     default_threads,
     run_in_shares,
+    run_jobs,
     scratch,
 )
 
@@ -55,13 +58,86 @@ def test_default_threads(monkeypatch):
     assert default_threads() == 1
 
 
-def test_one_pool_per_process():
-    here = threads._pool(os.getpid())
-    assert threads._pool(os.getpid()) is here
-    child = threads._pool(-1)
-    assert child is not here
-    child.shutdown()
-    threads._pool.cache_clear()
+def test_an_error_leaves_the_worker_usable():
+    def fail(start, stop):
+        if start:
+            raise KeyError(start)
+
+    done = []
+    with pytest.raises(KeyError, match="1"):
+        run_in_shares(fail, 2, n_threads=2)
+    run_in_shares(lambda start, stop: done.append((start, stop)), 2, n_threads=2)
+    assert sorted(done) == [(0, 1), (1, 2)]
+
+
+def test_the_caller_fails_only_when_the_others_have_ended():
+    ended = []
+
+    def work(start, stop):
+        if start == 0:
+            raise KeyError("here")
+        time.sleep(0.05)
+        ended.append(start)
+
+    with pytest.raises(KeyError, match="here"):
+        run_in_shares(work, 2, n_threads=2)
+    assert ended == [1]
+
+
+def test_callers_at_the_same_time_have_workers_of_their_own():
+    meeting = threading.Barrier(4, timeout=30)  # passed only if all four shares run at once
+
+    def both(_):
+        run_in_shares(lambda start, stop: meeting.wait(), 2, n_threads=2)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(both, range(2)))
+
+
+def test_a_share_runs_under_its_callers_errstate():
+    found = []
+    with np.errstate(over="ignore", invalid="raise"):
+        run_in_shares(lambda start, stop: found.append(np.geterr()), 2, n_threads=2)
+    assert [(state["over"], state["invalid"]) for state in found] == [("ignore", "raise")] * 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork is a system call of Unix")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_has_workers_of_its_own():
+    run_in_shares(lambda start, stop: None, 2, n_threads=2)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            done = []
+            run_in_shares(lambda start, stop: done.append(start), 2, n_threads=2)
+            status = 0 if sorted(done) == [0, 1] else 1
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_jobs_are_done_once_each_the_first_ones_first():
+    done = []
+    run_jobs(done.append, range(100), n_threads=1)
+    assert done == list(range(100))
+    done.clear()
+    run_jobs(done.append, range(100), n_threads=3)
+    assert sorted(done) == list(range(100))
+    run_jobs(done.append, [], n_threads=2)
+    assert len(done) == 100
+
+
+def test_the_size_of_the_cache_is_read(monkeypatch, tmp_path):
+    assert threads.cache_bytes() >= 2**17
+    sizes = {"index0": "32K", "index2": "1024K", "index3": "32768K\n"}
+    for name, size in sizes.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "size").write_text(size)
+    monkeypatch.setattr(threads, "CACHES", tmp_path)
+    assert threads.cache_bytes.__wrapped__() == 32 * 2**20
+    monkeypatch.setattr(threads, "CACHES", tmp_path / "missing")
+    assert threads.cache_bytes.__wrapped__() == threads.CACHE
 
 
 def test_scratch_is_kept_grows_and_belongs_to_its_thread():

@@ -1,0 +1,239 @@
+"""Worker threads for layers large enough to be worth them, and memory that a thread keeps.
+
+    default_threads   how many threads a large layer uses
+    cache_bytes       the size of the cache that they share
+    run_in_shares     split rows among threads and run one function on each share
+    run_jobs          let threads take one job after the other
+    blas_on_one_thread  while it lasts, BLAS starts no threads of its own
+    scratch           arrays in working memory of the calling thread, kept from call to call
+
+NumPy gives up the interpreter's lock inside its loops, so plain threads run at once. Workers are made when they are
+first needed and wait for the next call; the calling thread takes a share itself. Working memory is kept because fresh
+pages can cost more than the arithmetic done in them: measured in a virtual machine, 2 microseconds for every 4 KiB.
+"""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from contextvars import copy_context
+from functools import cached_property, lru_cache, partial
+from math import prod
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from awq_ref.dtypes import U8
+
+Job = TypeVar("Job")
+
+LINE = 64  # bytes of a line of the cache: arrays of `scratch` begin a multiple of it apart
+THREADED_WEIGHTS = 2**21  # a smaller layer is done before a second thread has started
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+CACHE = 16 * 2**20  # the last cache of a common processor
+LIMITS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+)  # environment variables: what BLAS heeds holds for us too
+MOST_THREADS = 8  # more than a few share one memory bus and gain nothing
+
+
+class _Scratch(threading.local):
+    """A thread's buffers, by what they are for."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[str, U8] = {}
+
+
+_SCRATCH = _Scratch()
+
+
+def scratch(*wanted: tuple[tuple[int, ...], type[Any]], use: str = "share") -> list[Any]:
+    """Return uninitialized arrays in memory that belongs to the calling thread until it asks again for the same use.
+
+    Parameters
+    ----------
+    *wanted : (shape, dtype)
+        The arrays that are needed at the same time.
+    use : str
+        What for: a function that hands work to others keeps its own memory under another name than theirs.
+    """
+    lengths = [prod(shape) * np.dtype(dtype).itemsize for shape, dtype in wanted]
+    sizes = [-(-length // LINE) * LINE for length in lengths]
+    buffer = _SCRATCH.buffers.get(use)
+    if buffer is None or buffer.size < sum(sizes):
+        buffer = _SCRATCH.buffers[use] = np.empty(sum(sizes), dtype=np.uint8)
+    starts = [sum(sizes[:i]) for i in range(len(sizes))]
+    return [
+        buffer[start : start + length].view(dtype).reshape(shape)
+        for start, length, (shape, dtype) in zip(starts, lengths, wanted, strict=True)
+    ]
+
+
+def default_threads() -> int:
+    """Return how many threads to use: one per processor that this process may use, at most MOST_THREADS.
+
+    The environment variables LIMITS may say fewer.
+    """
+    has = hasattr(os, "sched_getaffinity")  # macOS and Windows have none
+    processors = len(os.sched_getaffinity(0)) if has else os.cpu_count() or 1
+    said = [os.environ.get(name, "") for name in LIMITS]
+    return min(processors, MOST_THREADS, *(max(int(number), 1) for number in said if number.isdecimal()))
+
+
+@lru_cache(maxsize=1)
+def cache_bytes() -> int:
+    """Return the bytes of the largest cache of the first processor as Linux tells them; CACHE where nobody does."""
+    sizes = [path.read_text().strip() for path in CACHES.glob("index*/size")]
+    return max((int(size[:-1]) * 2**10 for size in sizes if size[-1:] == "K"), default=CACHE)
+
+
+class _BlasLimit:
+    """How many callers want BLAS on one thread, and how many threads it had before the first of them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.callers = 0
+        self.before: list[int] = []
+
+    @cached_property
+    def libraries(self) -> list[Any]:
+        """The BLAS libraries whose threads can be set: none without threadpoolctl, or of a kind unknown to it."""
+        try:
+            from threadpoolctl import ThreadpoolController  # optional: this room imports with NumPy alone
+        except ImportError:
+            return []
+        return [lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.callers == 0:
+                self.before = [library.get_num_threads() for library in self.libraries]
+                self._set([1] * len(self.before))
+            self.callers += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self.lock:
+            self.callers -= 1
+            if self.callers == 0:
+                self._set(self.before)
+
+    def _set(self, numbers: list[int]) -> None:
+        for library, number, before in zip(self.libraries, numbers, self.before, strict=True):
+            if before != 1:
+                library.set_num_threads(number)
+
+
+_BLAS_LIMIT = _BlasLimit()
+
+
+def blas_on_one_thread() -> AbstractContextManager[None]:
+    """Return a context in which BLAS uses the calling thread alone, for every thread of the process.
+
+    Our threads each bring their own products: BLAS's would only get in their way. Nothing is limited where
+    threadpoolctl is not installed; results are the same.
+    """
+    return _BLAS_LIMIT
+
+
+class _Worker:
+    """A thread that waits for work at a lock, which wakes it in half of the time that an executor's queue takes."""
+
+    def __init__(self) -> None:
+        self.begin, self.done = threading.Lock(), threading.Lock()
+        self.begin.acquire()
+        self.done.acquire()
+        self.share: Callable[[], object] = int
+        self.error: BaseException | None = None
+        threading.Thread(target=self._serve, name="awq_ref", daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            self.begin.acquire()
+            try:
+                self.share()
+            except BaseException as error:  # raised in the thread that gave the work
+                self.error = error
+            self.done.release()
+
+    def start(self, share: Callable[[], object]) -> None:
+        self.share = share
+        self.begin.release()
+
+    def wait(self) -> BaseException | None:
+        """Return what the share raised, when it has ended."""
+        self.done.acquire()
+        error, self.error, self.share = self.error, None, int
+        return error
+
+
+_IDLE: list[_Worker] = []
+if hasattr(os, "register_at_fork"):  # a forked child inherits no threads
+    os.register_at_fork(after_in_child=_IDLE.clear)
+
+
+def _worker() -> _Worker:
+    """An idle worker, or a new one: callers in several threads at once have each their own."""
+    try:
+        return _IDLE.pop()
+    except IndexError:
+        return _Worker()
+
+
+def run_in_shares(
+    work: Callable[[int, int], None], n_rows: int, *, n_threads: int, multiple: int = 1
+) -> None:
+    """Call work(start, stop) on shares that cover 0..n_rows, at most one per thread.
+
+    Parameters
+    ----------
+    work : callable (start, stop) -> None
+        Writes its rows of the result; shares run at the same time.
+    n_rows : int
+    n_threads : int
+        1 calls work once, here.
+    multiple : int
+        Shares start at multiples of this.
+    """
+    step = -(-n_rows // (n_threads * multiple)) * multiple
+    if n_threads == 1 or step >= n_rows:
+        work(0, n_rows)
+        return
+    others = [(_worker(), start) for start in range(step, n_rows, step)]
+    for worker, start in others:
+        share = partial(work, start, min(start + step, n_rows))
+        worker.start(partial(copy_context().run, share))  # NumPy's errstate is the caller's
+    try:
+        work(0, step)
+    finally:  # the memory that the others write to stays theirs until they have ended
+        errors = [worker.wait() for worker, _ in others]
+        _IDLE.extend(worker for worker, _ in others)
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+def run_jobs(work: Callable[[Job], None], jobs: Iterable[Job], *, n_threads: int) -> None:
+    """Call work(job) for each job, the first ones first; a thread that has done one takes the next.
+
+    Parameters
+    ----------
+    work : callable (job) -> None
+        Jobs run at the same time.
+    jobs : iterable
+        For threads to end together, the largest first.
+    n_threads : int
+    """
+    left = deque(jobs)
+
+    def take(start: int, stop: int) -> None:
+        while left:
+            try:
+                job = left.popleft()
+            except IndexError:  # another thread took the last
+                return
+            work(job)
+
+    run_in_shares(take, min(n_threads, len(left)), n_threads=n_threads)
