@@ -50,12 +50,38 @@ def test_an_error_in_another_thread_is_raised_here():
 
 
 def test_default_threads(monkeypatch):
+    for name in threads.LIMITS:
+        monkeypatch.delenv(name, raising=False)
     assert 1 <= default_threads() <= MOST_THREADS
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # macOS and Windows have none
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     assert default_threads() == MOST_THREADS
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert default_threads() == 1
+
+
+@pytest.mark.parametrize(
+    ("omp", "openblas", "expected"),
+    [
+        (None, None, 6),
+        ("4", None, 4),
+        (None, "3", 3),
+        ("2", "5", 2),
+        ("64", "64", 6),
+        ("0", None, 1),
+        ("", "many", 6),
+        ("4,2", None, 6),  # OpenMP's levels: a list is not a number
+    ],
+)
+def test_the_environment_may_say_fewer(monkeypatch, omp, openblas, expected):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    for name, value in (("OMP_NUM_THREADS", omp), ("OPENBLAS_NUM_THREADS", openblas)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    assert default_threads() == expected
 
 
 def test_an_error_leaves_the_worker_usable():

@@ -31,7 +31,7 @@ def test_leading_axes_are_tokens():
 
 
 def test_panels_make_the_same_matrix_and_it_is_symmetric(rng, monkeypatch):
-    monkeypatch.setattr(module, "PANEL", 5)
+    monkeypatch.setattr(module, "LEAST_PANEL", 5)
     x = rng.integers(-4, 5, (40, 13)).astype(np.float32)  # whole numbers: every order of additions is exact
     found = SiteStatistics.from_inputs(x)
     expected = sum(np.outer(row, row) for row in x.astype(np.int64))
