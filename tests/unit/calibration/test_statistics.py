@@ -38,6 +38,17 @@ def test_panels_make_the_same_matrix_and_it_is_symmetric(rng, monkeypatch):
     assert_same_bits(found.gram_sum, expected, dtype=np.float32)
 
 
+def test_the_number_of_threads_does_not_change_the_sums(rng, monkeypatch):
+    x = rng.normal(0, 1, (300, 600)).astype(np.float32)
+    found = []
+    for n_threads in (1, 2, 3):
+        monkeypatch.setattr(module, "default_threads", lambda n=n_threads: n)
+        found.append(SiteStatistics.from_inputs(x))
+    for other in found[1:]:
+        assert_same_bits(other.gram_sum, found[0].gram_sum)
+        assert_same_bits(other.abs_sum, found[0].abs_sum)
+
+
 def test_merge_adds():
     both = merge(SiteStatistics.from_inputs(X[:1]), SiteStatistics.from_inputs(X[1:]))
     assert both.count == 2

@@ -54,7 +54,9 @@ def test_offsets_and_orders_are_counted():
     zeros = np.zeros_like(plain.zero_point)
     order = np.arange(64, dtype=np.int64)[::-1].copy()
     linear = replace(plain, zero_point=zeros, offset=plain.scales, input_order=order)
-    assert to_operator(linear).resident_bytes - to_operator(plain).resident_bytes == 4 * 2 * 4 + 64 * 8  # float32, int64
+    assert (
+        to_operator(linear).resident_bytes - to_operator(plain).resident_bytes == 4 * 2 * 4 + 64 * 8
+    )  # float32, int64
 
 
 def test_another_word():
