@@ -28,8 +28,8 @@ bound carries m + z where the result carries |q - z|. With the scale
 rounded into the weight first, k = n + 2 (n - 1 additions and a product, the weight's own rounding, the bias) and
     |y_hat - y| <= gamma_k ( sum_j |q_j - z| s |x_j|  +  |b| ).
 The float64 product is off by gamma_(n+2) of float64, which one more unit in k covers for n < 2**28. Underflow is
-left out: x is 0 or at least 2**-100 in magnitude. Where there is an offset, a dequantized weight is rounded once more: k
-grows by 1 there, and s |q - z| by |o|.
+left out: x is 0 or at least 2**-100 in magnitude. Where there is an offset, a dequantized weight is rounded once more:
+k grows by 1 there, and s |q - z| by |o|.
 """
 
 import numpy as np
