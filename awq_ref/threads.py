@@ -5,6 +5,7 @@
     run_in_shares     split rows among threads and run one function on each share
     run_jobs          let threads take one job after the other
     blas_on_one_thread  while it lasts, BLAS starts no threads of its own
+    keep_freed_memory   freed arrays stay with the process
     scratch           arrays in working memory of the calling thread, kept from call to call
 
 NumPy gives up the interpreter's lock inside its loops, so plain threads run at once. Workers are made when they are
@@ -31,6 +32,7 @@ Job = TypeVar("Job")
 
 LINE = 64  # bytes of a line of the cache: arrays of `scratch` begin a multiple of it apart
 THREADED_WEIGHTS = 2**21  # a smaller layer is done before a second thread has started
+KEPT_BYTES = 31 * 2**20  # glibc hands larger blocks back to the system whatever has been freed
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 CACHE = 16 * 2**20  # the last cache of a common processor
 LIMITS = (
@@ -81,6 +83,16 @@ def default_threads() -> int:
     processors = len(os.sched_getaffinity(0)) if has else os.cpu_count() or 1
     said = [os.environ.get(name, "") for name in LIMITS]
     return min(processors, MOST_THREADS, *(max(int(number), 1) for number in said if number.isdecimal()))
+
+
+@lru_cache(maxsize=1)
+def keep_freed_memory() -> None:
+    """Let the C library keep freed arrays of up to KEPT_BYTES for those that come next, where it is glibc.
+
+    It begins to do so when a block of that size has been freed. Until then an array of some megabytes can get fresh
+    pages at every use.
+    """
+    np.empty(KEPT_BYTES, dtype=np.uint8)  # made and freed, never touched
 
 
 @lru_cache(maxsize=1)
