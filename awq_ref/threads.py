@@ -175,9 +175,15 @@ class _Worker:
         self.begin.release()
 
     def wait(self) -> BaseException | None:
-        """Return what the share raised, when it has ended."""
-        self.done.acquire()
-        error, self.error, self.share = self.error, None, int
+        """Return what the share raised, or what came while waiting, when it has ended."""
+        interrupt: BaseException | None = None
+        while True:
+            try:
+                self.done.acquire()
+                break
+            except KeyboardInterrupt as error:  # the memory that the share writes to is its own until it has ended
+                interrupt = error
+        error, self.error, self.share = self.error or interrupt, None, int
         return error
 
 
