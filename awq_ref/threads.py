@@ -33,7 +33,7 @@ Job = TypeVar("Job")
 
 MOST_ARRAYS = 256  # sets of arrays of `scratch` that a thread remembers
 LINE = 64  # bytes of a line of the cache: arrays of `scratch` begin a multiple of it apart
-THREADED_WEIGHTS = 2**21  # a smaller layer is done before a second thread has started
+THREADED_WEIGHTS = 2**19  # a smaller layer is done before a second thread has started
 KEPT_BYTES = 31 * 2**20  # glibc hands larger blocks back to the system whatever has been freed
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 CACHE = 16 * 2**20  # the last cache of a common processor
