@@ -20,10 +20,14 @@ import numpy as np
 
 from awq_ref.dtypes import F32
 from awq_ref.model.ops import causal_mask, soft_cap, take_exponentials, window_mask
-from awq_ref.threads import blas_on_one_thread, default_threads, run_jobs
+from awq_ref.threads import blas_on_one_thread, default_threads, run_in_shares, run_jobs
 
 TILE_SCORES = 2**18  # scores in a tile: 1 MiB of float32
 TILE_QUERIES = 128  # more of them would spend more work on columns that the causal mask then hides
+
+THREADED_KEYS = (
+    2**18
+)  # numbers in the keys that few queries see: fewer are done before a second thread has started
 
 
 @dataclass(frozen=True)
@@ -125,21 +129,42 @@ def attention(
 
     Notes
     -----
+    Tiles of queries and heads are shared among threads; the bits do not depend on how many.
     Numerics: float32; the average is divided by the sum of the exponentials after it has been summed.
     """
+    B, G, T, R, _ = q.shape
+    columns = k.shape[2] - scores.first_column(k.shape[2] - T)
+    few = B * G * T * R * columns <= TILE_SCORES and T <= TILE_QUERIES
+    return (_by_heads if few else _by_tiles)(q, k, v, scores, padding, alibi)
+
+
+def _by_heads(q: F32, k: F32, v: F32, scores: Scores, padding: F32 | None, alibi: F32 | None) -> F32:
+    """Attend with few queries, a decode step say: one product for all heads, or for a thread's share of them."""
+    B, G, T, R, D = q.shape
+    start = scores.first_column(k.shape[2] - T)
+    k, v = k[:, :, start:], v[:, :, start:]
+    causal = causal_mask(T) if T > 1 else None
+    mixed = np.empty((B, T, G, R, D), dtype=np.float32)
+
+    def some_heads(first: int, last: int) -> None:
+        heads = slice(first, last)
+        bias = column_bias(
+            None if padding is None else padding[:, None, None, None, start:],
+            None if alibi is None else alibi[:, heads, None, :, start:],
+        )
+        seen = (k[:, heads], v[:, heads])
+        tile = attend_tile(q[:, heads], *seen, scores=scores, causal=causal, padding=bias)
+        mixed[:, :, heads] = tile.transpose(0, 2, 1, 3, 4)
+
+    run_in_shares(some_heads, G, n_threads=default_threads() if k.size >= THREADED_KEYS else 1)
+    return mixed
+
+
+def _by_tiles(q: F32, k: F32, v: F32, scores: Scores, padding: F32 | None, alibi: F32 | None) -> F32:
+    """Attend tile by tile: some queries of one text's heads that share keys."""
     B, G, T, R, D = q.shape
     S = k.shape[2]
     causal = causal_mask(min(T, TILE_QUERIES)) if T > 1 else None
-    start = scores.first_column(S - T)
-    if (
-        B * G * T * R * (S - start) <= TILE_SCORES and T <= TILE_QUERIES
-    ):  # a decode step: one product for all heads
-        bias = column_bias(
-            None if padding is None else padding[:, None, None, None, start:],
-            None if alibi is None else alibi[:, :, None, :, start:],
-        )
-        seen = (k[:, :, start:], v[:, :, start:])
-        return attend_tile(q, *seen, scores=scores, causal=causal, padding=bias).transpose(0, 2, 1, 3, 4)
     mixed = np.empty((B, T, G, R, D), dtype=np.float32)
     step = min(TILE_QUERIES, max(1, TILE_SCORES // (R * S)))
 
@@ -152,13 +177,11 @@ def attention(
             None if alibi is None else alibi[b % len(alibi), g, :, columns],
         )
         seen = (k[b, g, columns], v[b, g, columns])
-        mixed[b, first:last, g] = attend_tile(
-            q[b, g, first:last], *seen, scores=scores, causal=causal, padding=bias
-        )
+        tile = attend_tile(q[b, g, first:last], *seen, scores=scores, causal=causal, padding=bias)
+        mixed[b, first:last, g] = tile
 
     firsts = reversed(range(0, T, step))  # the last queries see the most
+    jobs = [(b, g, first) for first in firsts for b, g in np.ndindex(B, G)]
     with blas_on_one_thread():
-        run_jobs(
-            one_tile, [(b, g, i) for i in firsts for b, g in np.ndindex(B, G)], n_threads=default_threads()
-        )
+        run_jobs(one_tile, jobs, n_threads=default_threads())
     return mixed

@@ -25,7 +25,7 @@ import numpy as np
 from awq_ref.calibration.statistics import MOST_PANEL
 from awq_ref.errors import RangeError
 from awq_ref.model import ModelConfig, block_linear_shapes, block_router_shapes, outer_tensor_shapes
-from awq_ref.pipeline.observation import BATCH_TOKENS, EMBEDDED_BYTES, EMBEDDING_ROWS
+from awq_ref.pipeline.observation import EMBEDDED_BYTES, EMBEDDING_ROWS, windows_at_once
 from awq_ref.pipeline.plans import layer_plan
 from awq_ref.report.tables import format_bytes
 from awq_ref.search import Recipe, site_inputs
@@ -141,7 +141,7 @@ def _sites(config: ModelConfig, layer: int) -> list[tuple[int, int, int]]:
 
 def _observing(config: ModelConfig, sites: list[tuple[int, int, int]], seq_len: int) -> int:
     """Return the bytes that come and go while a batch of tokens runs through a block."""
-    windows = max(1, BATCH_TOKENS // seq_len)
+    windows = windows_at_once(config, seq_len)
     tokens, inner = windows * seq_len, max(width for width, _, _ in sites)
     scores = windows * config.num_attention_heads * seq_len * seq_len
     attention = 2 * scores + 6 * tokens * config.hidden_size

@@ -40,8 +40,9 @@ from awq_ref.pipeline.reading import open_model, read_entrance
 from awq_ref.pipeline.states import States, blank_like
 from awq_ref.pipeline.stored import check_complete
 from awq_ref.spec import LinearOperator
+from awq_ref.threads import KEPT_BYTES, keep_freed_memory
 
-BATCH_TOKENS = 2048  # tokens that go through a block at a time
+BATCH_TOKENS = 2048  # tokens that go through a block at a time, at most
 EMBEDDING_ROWS = 4096  # rows of the embedding that are read at a time
 EMBEDDED_BYTES = 2**26  # hidden states that are made of them at a time
 
@@ -121,9 +122,16 @@ class ObservedBlock:
         }
 
 
-def batches(windows: int, seq_len: int) -> list[slice]:
+def windows_at_once(config: ModelConfig, seq_len: int) -> int:
+    """Return how many windows go through a block at a time: the widest array that it makes of them can be kept."""
+    tokens = min(BATCH_TOKENS, KEPT_BYTES // (4 * max(config.intermediate_size, config.hidden_size)))
+    return max(1, tokens // seq_len)
+
+
+def batches(config: ModelConfig, hidden: States) -> list[slice]:
     """Return the windows that go through a block at a time."""
-    step = max(1, BATCH_TOKENS // seq_len)
+    windows, seq_len, _ = hidden.shape
+    step = windows_at_once(config, seq_len)
     return [slice(first, first + step) for first in range(0, windows, step)]
 
 
@@ -143,7 +151,7 @@ def module_runners(
     Each takes replacement weights by name and yields the module's outputs batch by batch. The MLP's inputs are
     computed once and kept: as many bytes as `hidden`. "both", of a parallel block: what the two add to the stream.
     """
-    parts = batches(hidden.shape[0], hidden.shape[1])
+    parts = batches(config, hidden)
 
     def entered(rows: slice) -> F32:
         return normed(hidden[rows], block, config, "before_attention")
@@ -181,6 +189,7 @@ def run_block(
 ) -> None:
     """Put all windows through a block with these linears; the results go to `after`, which may be `hidden`."""
     block = Block(norms, dict(linears))
+    keep_freed_memory()
     with arithmetic():  # what overflows reaches a site as inf or NaN, and is named
-        for rows in batches(hidden.shape[0], hidden.shape[1]):
+        for rows in batches(config, hidden):
             after[rows] = block_forward(hidden[rows], block, config, context)

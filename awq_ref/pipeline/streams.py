@@ -18,6 +18,7 @@ from awq_ref.model import (
     Block,
     ModelConfig,
     add_branch,
+    arithmetic,
     attention_forward,
     block_router_shapes,
     mlp_forward,
@@ -90,7 +91,7 @@ class TwoStreams:
         self._streams = [x.copy() if apart else x for x in self._entered]
         self._leaving = self._entered[1] if found.leaving is None else found.leaving
         self._config, self._recovers = config, recovers
-        self._batches = batches(self._entered[0].shape[0], self._entered[0].shape[1])
+        self._batches = batches(config, self._entered[0])
         self._mixed: States | None = None  # what the rounded attention hands to its last layer
 
     def put(self, linears: Mapping[str, QuantizedLinear], folds: Mapping[str, LinearFold]) -> None:
@@ -114,7 +115,7 @@ class TwoStreams:
         columns : float32 array, shape (in_features,), or None
             The site's channel scales: they divide the float model's input, as they have divided the other one.
         """
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is named where the sums are made
+        with arithmetic():  # what overflows is named where the sums are made
             self._leave_attention()
             name = names[0]
             run = self._attention if name.startswith(ATTENTION) else self._mlp
@@ -129,7 +130,7 @@ class TwoStreams:
 
     def finish(self) -> None:
         """Let the rounded stream pass the rounded block, now that all of it is known."""
-        with np.errstate(over="ignore", invalid="ignore"):  # the next block's sums name what overflows
+        with arithmetic():  # the next block's sums name what overflows
             self._leave_attention()
             block, after = self._blocks[1], self._leaving
             for rows in self._batches:
