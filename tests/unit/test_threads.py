@@ -1,6 +1,7 @@
 """Shares cover all rows once; what fails in a thread is raised; a forked process has workers of its own."""
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -106,6 +107,22 @@ def test_the_caller_fails_only_when_the_others_have_ended():
         ended.append(start)
 
     with pytest.raises(KeyError, match="here"):
+        run_in_shares(work, 2, n_threads=2)
+    assert ended == [1]
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="Windows has no signals for a thread")
+def test_an_interrupt_waits_for_the_others_too():
+    ended = []
+
+    def work(start, stop):
+        if start:
+            time.sleep(0.05)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # while the caller waits
+            time.sleep(0.05)
+            ended.append(start)
+
+    with pytest.raises(KeyboardInterrupt):
         run_in_shares(work, 2, n_threads=2)
     assert ended == [1]
 

@@ -127,8 +127,10 @@ def test_padding_and_window_together(rng, monkeypatch, tile):
 
 
 @pytest.mark.parametrize("window", [0, 70])
-def test_the_number_of_threads_does_not_change_the_averages(rng, monkeypatch, window):
-    q, k, v = draw(rng, 2, 2, 300, 3, 340, 8)
+@pytest.mark.parametrize("tokens", [1, 5, 300])  # by heads, twice, and by tiles
+def test_the_number_of_threads_does_not_change_the_averages(rng, monkeypatch, tokens, window):
+    monkeypatch.setattr(module, "THREADED_KEYS", 1)
+    q, k, v = draw(rng, 2, 3, tokens, 3, 340, 8)
     found = []
     for n_threads in (1, 2, 3):
         monkeypatch.setattr(module, "default_threads", lambda n=n_threads: n)
