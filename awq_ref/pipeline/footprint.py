@@ -170,6 +170,12 @@ def _working(sites: list[tuple[int, int, int]], recipe: Recipe) -> int:
     return most
 
 
+def _kept(sites: list[tuple[int, int, int]]) -> int:
+    """Return the bytes of the slabs that each thread keeps from the search of the block before."""
+    slab = max(width * min(ROWS, largest) for width, _, largest in sites)
+    return default_threads() * F32_BYTES * slab
+
+
 def _block_phase(config: ModelConfig, recipe: Recipe, tokens: int, seq_len: int) -> tuple[int, int, int]:
     """Return the bytes of weights, statistics and work of the largest block."""
     found = []
@@ -180,7 +186,7 @@ def _block_phase(config: ModelConfig, recipe: Recipe, tokens: int, seq_len: int)
         grams = F32_BYTES * sum(width * width for width, _, _ in sites)
         kept = min(tokens, 2 * recipe.clip_tokens) * F32_BYTES * sum(width for width, _, _ in sites)
         observing = _observing(config, sites, seq_len) if recipe.searches else 0
-        work = max(observing, _working(sites, recipe))
+        work = max(observing + _kept(sites), _working(sites, recipe))
         found.append((weights * (2 if recipe.follows_drift else 1), (grams + kept) * recipe.searches, work))
     return max(found, key=sum)
 

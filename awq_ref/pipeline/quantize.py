@@ -114,7 +114,7 @@ def _finish_blocks(
     job: Job, given: _Input, store: StateStore, done: FinishedBlocks, helpers: _Helpers
 ) -> Iterator[None]:
     """Do the blocks that are not done yet; yield after each."""
-    first = len(done.layers)
+    first = done.count
     blocks = _blocks(job, given, store, first)
     if helpers.executor is None:
         # No name may keep a block while the next one is read: that would be two in memory.
@@ -286,15 +286,15 @@ def quantize_model(
     with resumable_folder(destination, identity, restart=restart) as journal:
         store = StateStore(activations, plan.spilled, journal.folder)
         with FinishedBlocks(journal, store, report, max_shard_bytes=max_shard_bytes) as done:
-            if not done.layers:
+            if not done.count:
                 _copy_outer(checkpoint, config, done.writer)
             steps = _finish_blocks(job, given, store, done, helpers)
             n_layers, label = config.num_hidden_layers, f"quantize {chosen.name}"
             for _ in progress(
-                steps, total=n_layers - len(done.layers), label=label, unit="block", shown=shown
+                steps, total=n_layers - done.count, label=label, unit="block", shown=shown
             ):
                 pass
-            report = replace(report, layers=tuple(done.layers))
+            report = replace(report, layers=done.reports())
         write_papers(checkpoint, config, journal.model, Path(destination).name, report)
     peak = peak_bytes() + sum(n for name, n in helpers.peaks.items() if name != process_name())
     return replace(report, seconds=time.perf_counter() - started, peak_bytes=peak)

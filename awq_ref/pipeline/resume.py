@@ -90,7 +90,8 @@ class FinishedBlocks:
         self._journal, self._store, self._empty = journal, store, empty
         entries = journal.finished
         states = [entry["writer"] for entry in entries]
-        self.layers = [self._load(number, entry["report"]) for number, entry in enumerate(entries)]
+        self._digests = [str(entry["report"]) for entry in entries]
+        self.reports()  # what cannot be read is found before any work is done
         self.writer = ShardWriter(
             journal.model, max_shard_bytes=max_shard_bytes, work=journal.folder, states=states
         )
@@ -109,6 +110,15 @@ class FinishedBlocks:
             )
         return QuantizationReport.load(path).layers[0]
 
+    @property
+    def count(self) -> int:
+        """How many blocks are done."""
+        return len(self._digests)
+
+    def reports(self) -> tuple[LayerReport, ...]:
+        """Read the reports of all blocks that are done. In memory they would grow with the model: a clip per group."""
+        return tuple(self._load(layer, digest) for layer, digest in enumerate(self._digests))
+
     def add(self, report: LayerReport) -> None:
         """Put down that a block is done: its tensors are with the writer, the states after it in the store."""
         path = self._path(report.layer)
@@ -119,9 +129,9 @@ class FinishedBlocks:
         for name in states:
             with writing(path):
                 sync(path.with_name(name))
-        entry = {"writer": self.writer.state(), "states": states, "report": file_digest(path).hexdigest()}
+        self._digests.append(file_digest(path).hexdigest())
+        entry = {"writer": self.writer.state(), "states": states, "report": self._digests[-1]}
         self._journal.commit(entry)
-        self.layers.append(report)
         self.writer.drop_spools()
         self._store.forget(report.layer)
 
