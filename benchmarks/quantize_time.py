@@ -127,6 +127,7 @@ def arguments() -> argparse.Namespace:
     given = parser.parse_args()
     if given.quick:
         given.repeats, given.windows = 1, 2
+    given.rival_repeats = min(given.rival_repeats, given.repeats)
     return given
 
 

@@ -5,7 +5,7 @@ found. Imports, loading and saving are outside, and so is one run on the first w
 
 - all tokens go through the module that reads the site, again for each of 20 alphas (0 without the weights' magnitudes,
   then 0 to 1 with them), and its output is compared; ours compares layers, on Gram matrices, for 11 alphas and 2 more;
-- no clips; no scales for o_proj where keys and values are shared among heads;
+- no clips; no scales for o_proj where v_proj has fewer outputs than it has inputs;
 - integers and packing come when it saves: not timed.
 
 Without an accelerator its cache still asks torch to pin memory, which fails: here pinning does nothing.
