@@ -5,12 +5,13 @@
     require_finite      no NaN, no infinity: names the first bad index
     require_between     a number lies in a range
     require_one_of      a word is one of a few
+    require_names       a mapping holds all that is needed
     require_group_size  group_size divides in_features; says what would
 
 Each takes the name of the function that complains first, the array's name next.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,13 @@ def fitting_group_sizes(in_features: int) -> list[int]:
     """Return the usual group sizes that divide in_features; a single one is in_features itself."""
     usual = [size for size in (256, 128, 64, 32, 16, 8) if in_features % size == 0]
     return usual or [in_features]
+
+
+def require_names(who: str, name: str, have: Mapping[str, object], need: Sequence[str]) -> None:
+    """Raise RangeError unless every name is there."""
+    missing = [each for each in need if each not in have]
+    if missing:
+        raise RangeError(f"{who}: {name} must hold {', '.join(need)}; missing: {', '.join(missing)}.")
 
 
 def require_group_size(who: str, in_features: int, group_size: int, name: str = "the weight") -> int:

@@ -20,9 +20,10 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from contextvars import copy_context
 from functools import cached_property, lru_cache, partial
+from itertools import accumulate
 from math import prod
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -30,8 +31,9 @@ from awq_ref.dtypes import U8
 
 Job = TypeVar("Job")
 
+MOST_ARRAYS = 256  # sets of arrays of `scratch` that a thread remembers
 LINE = 64  # bytes of a line of the cache: arrays of `scratch` begin a multiple of it apart
-THREADED_WEIGHTS = 2**21  # a smaller layer is done before a second thread has started
+THREADED_WEIGHTS = 2**19  # a smaller layer is done before a second thread has started
 KEPT_BYTES = 31 * 2**20  # glibc hands larger blocks back to the system whatever has been freed
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 CACHE = 16 * 2**20  # the last cache of a common processor
@@ -42,17 +44,21 @@ LIMITS = (
 MOST_THREADS = 8  # more than a few share one memory bus and gain nothing
 
 
+Wanted: TypeAlias = tuple[tuple[int, ...], type[Any]]
+
+
 class _Scratch(threading.local):
-    """A thread's buffers, by what they are for."""
+    """A thread's buffers, by what they are for, and the arrays that were made of them."""
 
     def __init__(self) -> None:
-        self.buffers: dict[str, U8] = {}
+        self.buffers: dict[str, U8 | None] = {}
+        self.arrays: dict[tuple[str, tuple[Wanted, ...]], list[Any]] = {}
 
 
 _SCRATCH = _Scratch()
 
 
-def scratch(*wanted: tuple[tuple[int, ...], type[Any]], use: str = "share") -> list[Any]:
+def scratch(*wanted: Wanted, use: str = "share") -> list[Any]:
     """Return uninitialized arrays in memory that belongs to the calling thread until it asks again for the same use.
 
     Parameters
@@ -62,16 +68,24 @@ def scratch(*wanted: tuple[tuple[int, ...], type[Any]], use: str = "share") -> l
     use : str
         What for: a function that hands work to others keeps its own memory under another name than theirs.
     """
+    key = use, wanted
+    known = _SCRATCH.arrays.get(key)
+    if known is not None:
+        return known
     lengths = [prod(shape) * np.dtype(dtype).itemsize for shape, dtype in wanted]
-    sizes = [-(-length // LINE) * LINE for length in lengths]
+    starts = [0, *accumulate(-(-length // LINE) * LINE for length in lengths)]
     buffer = _SCRATCH.buffers.get(use)
-    if buffer is None or buffer.size < sum(sizes):
-        buffer = _SCRATCH.buffers[use] = np.empty(sum(sizes), dtype=np.uint8)
-    starts = [sum(sizes[:i]) for i in range(len(sizes))]
-    return [
+    outgrown = buffer is None or buffer.size < starts[-1]
+    if outgrown or len(_SCRATCH.arrays) >= MOST_ARRAYS:
+        _SCRATCH.arrays.clear()  # they hold the buffer that is outgrown
+    if buffer is None or outgrown:
+        buffer = _SCRATCH.buffers[use] = None  # freed before the larger one is made
+        buffer = _SCRATCH.buffers[use] = np.empty(starts[-1], dtype=np.uint8)
+    _SCRATCH.arrays[key] = [
         buffer[start : start + length].view(dtype).reshape(shape)
-        for start, length, (shape, dtype) in zip(starts, lengths, wanted, strict=True)
+        for start, length, (shape, dtype) in zip(starts, lengths, wanted, strict=False)
     ]
+    return _SCRATCH.arrays[key]
 
 
 def default_threads() -> int:
@@ -175,9 +189,17 @@ class _Worker:
         self.begin.release()
 
     def wait(self) -> BaseException | None:
-        """Return what the share raised, when it has ended."""
-        self.done.acquire()
-        error, self.error, self.share = self.error, None, int
+        """Return what the share raised, or what came while waiting, when it has ended."""
+        interrupt: BaseException | None = None
+        while True:
+            try:
+                self.done.acquire()
+                break
+            except (
+                KeyboardInterrupt
+            ) as error:  # the memory that the share writes to is its own until it has ended
+                interrupt = error
+        error, self.error, self.share = self.error or interrupt, None, int
         return error
 
 

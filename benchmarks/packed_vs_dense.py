@@ -2,11 +2,11 @@
 
     python benchmarks/packed_vs_dense.py [--quick] [--threads 1 2]
 
-The rival is `x @ weight.T`, BLAS with as many threads as ours. The two take turns, so that what else the machine does
-falls on both; between turns there is a pause, for OpenBLAS's threads spin for a while after a product, on the cores
-that ours need. Printed: microseconds per call, median and quartiles of the rounds; the rival's time over ours
-(above 1 is faster than float32), the median of the rounds' ratios; the weights' memory over the rival's. Large layers
-do not fit into caches; small ones stay there from call to call, as they do not in a model.
+The rival is `x @ weight.T`, BLAS with as many threads as ours. Both go round copies of their weights, 128 MiB of them,
+as a model goes round its layers: no cache holds what the next call reads. The two take turns, so that what else the
+machine does falls on both; between turns there is a pause, for OpenBLAS's threads spin for a while after a product, on
+the cores that ours need. Printed: microseconds per call, median and quartiles of the rounds; the rival's time over ours
+(above 1 is faster than float32), the median of the rounds' ratios; the weights' memory over the rival's.
 """
 
 import argparse
@@ -14,7 +14,10 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import partial
+from itertools import cycle
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -33,6 +36,7 @@ SHAPES = (
 QUICK_SHAPES = SHAPES[:2]
 TOKENS = (1, 4, 16, 128, 512)
 ROUND_SECONDS = 0.1  # a timing repeats the call until it is at least this long
+COLD_BYTES = 2**27  # of weights that a timing goes round
 PAUSE = 0.25  # seconds; OpenBLAS waits for work with its cores busy, about a tenth of a second
 
 
@@ -43,6 +47,17 @@ def random_linear(out_features: int, in_features: int, spec: QuantSpec, seed: in
     codes = rng.integers(0, spec.qmax + 1, (out_features, in_features), dtype=np.uint8)
     scales = rng.uniform(0.001, 0.01, shape).astype(spec.scale_dtype)
     return QuantizedLinear(codes, scales, rng.integers(0, spec.qmax + 1, shape, dtype=np.uint8), spec)
+
+
+def in_turn(operators: Sequence[Callable[[np.ndarray], np.ndarray]]) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what calls the next of some operators each time."""
+    order = cycle(operators)
+    return lambda x: next(order)(x)
+
+
+def copies(one: object, nbytes: int) -> list[Any]:
+    """Return as many copies as COLD_BYTES hold, at least one."""
+    return [one, *(deepcopy(one) for _ in range(COLD_BYTES // nbytes))]
 
 
 def seconds(operator: Callable[[np.ndarray], np.ndarray], x: np.ndarray, repeats: int) -> float:
@@ -90,12 +105,14 @@ def main() -> None:
     for out_features, in_features in QUICK_SHAPES if arguments.quick else SHAPES:
         linear = random_linear(out_features, in_features, spec)
         weight = dequantize_linear(linear)
+        dense = in_turn([partial(np.dot, b=each.T) for each in copies(weight, weight.nbytes)])
         for n_threads in arguments.threads:
             packed = to_operator(linear, "packed", n_threads=n_threads)
+            ours = in_turn(copies(packed, packed.resident_bytes))
             for n_tokens in TOKENS:
                 x = np.random.default_rng(1).normal(0, 1, (n_tokens, in_features)).astype(np.float32)
                 with threadpool_limits(n_threads, user_api="blas"):
-                    times = take_turns([packed, partial(np.dot, b=weight.T)], x, 3 if arguments.quick else 5)
+                    times = take_turns([ours, dense], x, 3 if arguments.quick else 5)
                 label = f"{out_features} x {in_features} | {n_threads} | {n_tokens}"
                 print(table_row(label, times, packed.resident_bytes / weight.nbytes), flush=True)
 

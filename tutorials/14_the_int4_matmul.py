@@ -43,7 +43,8 @@ print("q x first, then step and z: ", delta * (np.sum(q * x) - z * np.sum(x)))
 # %% [markdown]
 # The same number, by another road: on the second one weights are never dequantized. What is left in the inner loop is
 # code times activation; step and zero point come once per group, and sum(x) once per token, whatever the number of
-# rows.
+# rows. And delta z is the same for every token: the package multiplies it out once, when it packs a layer, so that the
+# zero points of all groups cost one small product.
 #
 # ## The equation beside its line
 #
@@ -51,10 +52,12 @@ print("q x first, then step and z: ", delta * (np.sum(q * x) - z * np.sum(x)))
 # |---|---|---|---|
 # | [AWQ-10](../docs/equations.md#awq-10) | y = sum over groups of delta (q x - z sum x) | `scales.astype(np.float32) * (dots - zero_point * x_sums)` | [packed_matmul_reference](../awq_ref/matmul/reference.py) |
 # | [AWQ-10](../docs/equations.md#awq-10) | a field of a plane: shift and AND | `(plane >> (field_bits * k)) & (2**field_bits - 1)` | [packed_matmul_reference](../awq_ref/matmul/reference.py) |
-# | [AWQ-11](../docs/equations.md#awq-11) | the lower field by an AND; the whole byte as it is | `np.bitwise_and(part[:, None], masks, out=lower)` | [_cast_fields](../awq_ref/matmul/tiles.py) |
+# | [AWQ-11](../docs/equations.md#awq-11) | the lower field by an AND; the whole byte as it is | `np.bitwise_and(part, masks, out=lower)` | [multiply_factored](../awq_ref/matmul/tiles.py) |
 # | [AWQ-11](../docs/equations.md#awq-11) | factors c_k in place of x_k | `c[:, :, :-1] -= c[:, :, 1:]` | [nest_activations](../awq_ref/matmul/columns.py) |
+# | [AWQ-10](../docs/equations.md#awq-10) | minus delta z, once per layer | `shift: F32 = scales * -zero_point.astype(np.float32)` | [shift_of](../awq_ref/matmul/columns.py) |
+# | [AWQ-10](../docs/equations.md#awq-10) | times sum(x), added to all outputs at once | `y += np.matmul(x_sums, weight.shift)` | [apply_grid](../awq_ref/matmul/tiles.py) |
 #
-# The last two are a trick of this package. A byte holds q0 + 16 q1. Instead of cutting out q1, which takes a shift or a
+# The lines of AWQ-11 are a trick of this package. A byte holds q0 + 16 q1. Instead of cutting out q1, which takes a shift or a
 # second AND, it multiplies the whole byte by x1 / 16 and takes what is too much out of the factor of q0:
 
 # %%
@@ -106,13 +109,15 @@ grid = linear.scales, linear.zero_point
 dense = DenseLinear(dequantize_linear(linear), None)
 one = PackedLinear.from_quantized(linear, n_threads=1)
 many = PackedLinear.from_quantized(linear, n_threads=max(2, default_threads()))
-half, whole = weight.size // 2 + 3 * linear.scales.size, weight.size + 3 * linear.scales.size
+on_disk = 3 * linear.scales.size  # a float16 step and a byte for the zero point, per group
+half, whole = weight.size // 2 + on_disk, weight.size + on_disk
+held = one.resident_bytes  # steps as float32, and delta z beside them: 9 bytes per group
 rungs = {
     "dequantize, then multiply": (lambda: matmul_reference(x, linear), whole),
     "factored, a byte per code": (lambda: factored(x), whole),
     "planes: AND and shift": (lambda: packed_matmul_reference(x, planes, *grid, 4), half),
-    "columns, whole bytes": (lambda: one(x), half),
-    f"{many.n_threads} threads": (lambda: many(x), half),
+    "columns, whole bytes": (lambda: one(x), held),
+    f"{many.n_threads} threads": (lambda: many(x), held),
     "float32, BLAS": (lambda: dense(x), weight.nbytes),
 }
 exact = matmul_reference(x, linear, dtype=np.float64)
@@ -147,9 +152,10 @@ _ = right.set(xlabel="FLOP per byte of weights", ylabel="GFLOP/s", title="The ro
 # %% [markdown]
 # The roofline (right): the slanted roof is what memory can deliver, the flat one what the arithmetic units can do. With
 # one token every weight is used once, so float32 weights stand at 0.5 FLOP per byte, far left: memory is the limit,
-# and BLAS reaches it (a point above the roof was read from a cache, not from memory). Codes of 4 bits move the point to the right, where the roof is eight times as high, and the
+# and BLAS reaches it (a point above the roof was read from a cache, not from memory). Codes of 4 bits move the point to
+# the right, where the roof is seven times as high (eight times, but for what each group keeps beside its codes), and the
 # product stays far below it: NumPy has no instruction that multiplies nibbles, so every code becomes a float first.
-# That is what a kernel in C or CUDA spares (chapter 17). What remains here is the memory: an eighth.
+# That is what a kernel in C or CUDA spares (chapter 17). What remains here is the memory: a seventh.
 #
 # ## Predict, then run
 #
@@ -254,8 +260,8 @@ assert not wrong_one.is_right
 # %% tags=["hide-input"] jupyter={"source_hidden": true}
 # 1. One group of two inputs: x0 - x1 / 16 for the low field, x1 / 16 for the byte.
 tiny = quantize_linear(np.float32([[0.3, -0.2]]), spec=QuantSpec(bits=4, group_size=2))
-held = PackedLinear.from_quantized(tiny, n_threads=1).weight
-(factors,) = nest_activations(np.float32([[x0, x1]]), held)
+columns = PackedLinear.from_quantized(tiny, n_threads=1).weight
+(factors,) = nest_activations(np.float32([[x0, x1]]), columns)
 print("factors:", factors.ravel())
 assert factors.ravel().tolist() == [x0 - x1 / 16, x1 / 16]
 # 2. Dequantizing costs the same for any number of tokens; the factored product is cheap for few.

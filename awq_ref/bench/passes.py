@@ -7,7 +7,7 @@
 For every weight a thread masks its byte, casts it to float32 and multiplies; only the first pass reads memory
 (`matmul.tiles`), and no pass waits for another thread. float32 weights are read from memory and nothing else. So
 
-    packed(T) = max(mask / T, bytes / B(T)) + (cast + gemv) / T          bytes = 0.52, of a weight of 4 bits
+    packed(T) = max(mask / T, bytes / B(T)) + (cast + gemv) / T          bytes = 0.57, of a weight of 4 bits
     dense(T)  = max(4 / B(T), dense gemv from the cache / T)
 
 with B(T) the bandwidth that T threads get. It is measured up to this machine's processors; beyond them there are two

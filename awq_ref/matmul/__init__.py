@@ -8,7 +8,6 @@ packed      PackedLinear
 dense       DenseLinear
 int8        Int8Linear
 residency   QuantizedLinear -> LinearOperator
-threads     worker threads for large layers
 """
 
 from awq_ref.matmul.columns import fits

@@ -51,7 +51,6 @@ def memory_row(
         is what this package does, and float16 beside the last. A layer with a window keeps it; here, with room
         for a page of new columns beside it.
     spec : QuantSpec
-        Its scales are float16.
     context, batch : int
         Tokens in the cache, sequences.
 

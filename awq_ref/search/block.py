@@ -12,8 +12,9 @@ from functools import partial
 
 import numpy as np
 
+from awq_ref.checks import require_names
 from awq_ref.dtypes import F32, F64, I64
-from awq_ref.errors import RangeError, ShapeError
+from awq_ref.errors import ShapeError
 from awq_ref.search.candidates import (
     CANDIDATES,
     WEIGHTED_CANDIDATES,
@@ -144,19 +145,12 @@ class _Search:
         losses = partial(row_losses, weight, statistics=self.statistics[group.site], quantizer=self.quantizer)
         if not self.recipe.clips(name):
             return losses(fold)
-        scaled = fold.scale(weight)
-        found = search_clip(
-            scaled,
-            self.blocks(group, fold.columns),
-            quantizer=self.quantizer,
-            ratios=self.recipe.clip_ratios,
-        )
-        clipped = replace(fold, clip=found.clip)
-        if not self.recipe.clip_guard:
-            self.folds[name] = clipped
-            return losses(clipped)
-        kept, after = keep_better_rows(scaled, found.clip, losses(fold), losses(clipped))
-        self.folds[name] = replace(fold, clip=kept)
+        scaled, blocks = fold.scale(weight), self.blocks(group, fold.columns)
+        clip = search_clip(scaled, blocks, quantizer=self.quantizer, ratios=self.recipe.clip_ratios).clip
+        after = losses(replace(fold, clip=clip))
+        if self.recipe.clip_guard:
+            clip, after = keep_better_rows(scaled, clip, losses(fold), after)
+        self.folds[name] = replace(fold, clip=clip)
         return after
 
     def clip_all(self, plan: Sequence[ScaleGroup]) -> dict[str, F64]:
@@ -193,26 +187,19 @@ class _Search:
         )
 
 
-def _require(what: str, have: Mapping[str, object], need: Sequence[str]) -> None:
-    """Raise RangeError unless every name is there."""
-    missing = [name for name in need if name not in have]
-    if missing:
-        raise RangeError(f"search_block: {what} must hold {', '.join(need)}; missing: {', '.join(missing)}.")
-
-
 def _check(search: _Search, plan: Sequence[ScaleGroup]) -> None:
     """Raise unless everything that the plan and the recipe need is there and fits."""
-    recipe = search.recipe
+    recipe, require = search.recipe, partial(require_names, "search_block")
     sites = [group.site for group in plan]
-    _require("weights", search.weights, [name for group in plan for name in group.readers])
-    _require("norms", search.norms, [group.producer for group in plan if group.producer_kind == "norm"])
-    _require("statistics", search.statistics, sites)
+    require("weights", search.weights, [name for group in plan for name in group.readers])
+    require("norms", search.norms, [group.producer for group in plan if group.producer_kind == "norm"])
+    require("statistics", search.statistics, sites)
     if recipe.objective == "module":
-        _require("modules", search.modules, [group.judged for group in plan if not group.judged_itself])
+        require("modules", search.modules, [group.judged for group in plan if not group.judged_itself])
     if recipe.clip_tokens:
-        _require("clip_tokens", search.clip_tokens, sites)
+        require("clip_tokens", search.clip_tokens, sites)
     if recipe.objective == "feedback":
-        _require("importance", search.importance, sites)
+        require("importance", search.importance, sites)
     for group in plan:
         if group.producer_kind != "linear" or not search.scaled(group):
             continue

@@ -65,8 +65,8 @@ def test_write_recipe():
 
 def test_plan_memory():
     table = run("plan_memory")
-    # Llama-2-70B: 80 blocks of (2 * 8192 + 2 * 1024 + 3 * 28672) * 8192 weights, half a byte each, and 3 bytes per 128
+    # Llama-2-70B: 80 blocks of (2 * 8192 + 2 * 1024 + 3 * 28672) * 8192 weights, half a byte each, and 9 bytes per 128
     linears = 80 * (2 * 8192 + 2 * 1024 + 3 * 28672) * 8192
-    assert f"{linears * (0.5 + 3 / 128) / 2**30:.2f} GiB" in table
+    assert f"{linears * (0.5 + 9 / 128) / 2**30:.2f} GiB" in table
     # keys and values of 4096 tokens: 80 layers of 8 heads of 128 channels, 4 bytes
     assert f"{2 * 4096 * 80 * 8 * 128 * 4 / 2**30:.2f} GiB" in table

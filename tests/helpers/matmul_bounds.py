@@ -10,20 +10,26 @@ whatever order it is added and with or without fused multiply-add, is the exact 
 3.1). There are G groups of g weights, and P planes (2 for 3 bits, else 1). A plane has fields of b bits, F = 8 / b to a
 byte. The fast factored form adds v_k c_k [AWQ-11] in place of q x; v_k < 2^(b (k + 1)), so
     |v_k c_k| < 2^b |x_k| + |x_(k+1)|,  and over a group  sum |v_k c_k| <= m sum |x|,  m = 2^b + 1
-(m = 255 where a code has its byte alone; for 3 bits 5 + 4 * 3 of the two planes). Roundings in the factored form:
-    term v c of a plane       1 of c, 1 product, g - 1 additions, P to the other plane and -z sum(x)     g + P + 1
-    term z x of a group       g - 1 additions, 1 product by z, P additions to the planes' sums           g + P
-    both                      1 product by the scale, G - 1 additions over groups, 1 of the bias         G + 1
-    the bias                  1 addition
-so with k = g + G + P + 2
-    |y_hat - y| <= gamma_k ( sum_g s_g sum_j (m + z_g) |x_j|  +  |b| ).
-The readable form adds q x itself, at most 2^b - 1 times |x|: the same bound. Masked bytes and float16 scales widened to
-float32 are exact. The two sums may cancel: the bound carries m + z where the result carries |q - z|. With the scale
+(m = 255 where a code has its byte alone; for 3 bits 5 + 4 * 3 of the two planes). The other sum is that of the groups'
+t sum(x), t = o - s z, an offset o where there is one, computed once for all tokens. Roundings in the factored form:
+    term v c of a plane   1 of c, 1 product, g - 1 additions, P - 1 to the other plane, 1 by the scale      g + P + 1
+    term t x of a group   g - 1 additions, 1 of s z, 1 of o - s z if there is an o, 1 product by t          g + 1 (+ 1)
+    both                  G - 1 additions over groups, 1 of the two sums, 1 of the bias                     G + 1
+    the bias              1 addition
+so with k = g + G + P + 2, which is no less than g + G + 3,
+    |y_hat - y| <= gamma_k ( sum_g ( s_g (m + z_g) + |o_g| ) sum_j |x_j|  +  |b| ).
+(s z is exact for a scale that was float16: 11 bits times 8.) The readable form adds q x itself, at most 2^b - 1 times
+|x|, and takes z sum(x) away, times the scale, plus o sum(x), group by group:
+    term q x              1 product, g - 1 + P - 1 additions, 1 of z sum(x), 1 product by the scale         g + P + 1
+    term z x              g - 1 additions, 1 product by z, 1 to the other sum, 1 product by the scale       g + 2
+    both, and o x         1 of o sum(x) if there is an o, G - 1 additions over groups, 1 of the bias        G (+ 1)
+so the same k bounds it. Masked bytes and float16 scales widened to float32 are exact. The two sums may cancel: the
+bound carries m + z where the result carries |q - z|. With the scale
 rounded into the weight first, k = n + 2 (n - 1 additions and a product, the weight's own rounding, the bias) and
     |y_hat - y| <= gamma_k ( sum_j |q_j - z| s |x_j|  +  |b| ).
 The float64 product is off by gamma_(n+2) of float64, which one more unit in k covers for n < 2**28. Underflow is
-left out: x is 0 or at least 2**-100 in magnitude. An offset per group is one term more, o sum(x), and one addition to
-every other: k grows by 1, and s (m + z) and s |q - z| by |o|.
+left out: x is 0 or at least 2**-100 in magnitude. Where there is an offset, a dequantized weight is rounded once more:
+k grows by 1 there, and s |q - z| by |o|.
 """
 
 import numpy as np
@@ -70,7 +76,7 @@ def _offset(linear: QuantizedLinear) -> F64:
 
 def factored_bound(x: NDArray, linear: QuantizedLinear, *, nested: bool = True) -> F64:
     n_planes = 2 if linear.spec.bits == 3 else 1
-    k = linear.group_size + linear.n_groups + n_planes + 3 + (linear.offset is not None)
+    k = linear.group_size + linear.n_groups + n_planes + 3
     most = MOST[linear.spec.bits] if nested else linear.int_weight.astype(np.float64)
     weight = most + _by_weight(linear.zero_point, linear)
     weight *= np.abs(_by_weight(linear.scales, linear))

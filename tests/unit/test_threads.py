@@ -1,6 +1,7 @@
 """Shares cover all rows once; what fails in a thread is raised; a forked process has workers of its own."""
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -50,12 +51,38 @@ def test_an_error_in_another_thread_is_raised_here():
 
 
 def test_default_threads(monkeypatch):
+    for name in threads.LIMITS:
+        monkeypatch.delenv(name, raising=False)
     assert 1 <= default_threads() <= MOST_THREADS
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # macOS and Windows have none
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     assert default_threads() == MOST_THREADS
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert default_threads() == 1
+
+
+@pytest.mark.parametrize(
+    ("omp", "openblas", "expected"),
+    [
+        (None, None, 6),
+        ("4", None, 4),
+        (None, "3", 3),
+        ("2", "5", 2),
+        ("64", "64", 6),
+        ("0", None, 1),
+        ("", "many", 6),
+        ("4,2", None, 6),  # OpenMP's levels: a list is not a number
+    ],
+)
+def test_the_environment_may_say_fewer(monkeypatch, omp, openblas, expected):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    for name, value in (("OMP_NUM_THREADS", omp), ("OPENBLAS_NUM_THREADS", openblas)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    assert default_threads() == expected
 
 
 def test_an_error_leaves_the_worker_usable():
@@ -80,6 +107,22 @@ def test_the_caller_fails_only_when_the_others_have_ended():
         ended.append(start)
 
     with pytest.raises(KeyError, match="here"):
+        run_in_shares(work, 2, n_threads=2)
+    assert ended == [1]
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="Windows has no signals for a thread")
+def test_an_interrupt_waits_for_the_others_too():
+    ended = []
+
+    def work(start, stop):
+        if start:
+            time.sleep(0.05)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # while the caller waits
+            time.sleep(0.05)
+            ended.append(start)
+
+    with pytest.raises(KeyboardInterrupt):
         run_in_shares(work, 2, n_threads=2)
     assert ended == [1]
 

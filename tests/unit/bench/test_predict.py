@@ -9,11 +9,12 @@ from awq_ref.model import ModelConfig
 from awq_ref.pipeline.tables import HEADS
 from awq_ref.spec import QuantSpec
 
-# A layer has 128 x 128 (q, o), 2 of 64 x 128 (k, v), 2 of 256 x 128, 128 x 256: 147456 weights, 1152 groups.
+# A layer has 128 x 128 (q, o), 2 of 64 x 128 (k, v), 2 of 256 x 128, 128 x 256: 147456 weights, 1152 groups
+# of a float32 scale, a byte for the zero point and the float32 product of both, 9 bytes.
 CONFIG = ModelConfig(128, 256, 2, 4, 2, 32, 64, 512)
 TIED = ModelConfig(128, 256, 2, 4, 2, 32, 64, 512, tie_word_embeddings=True)
 SPEC = QuantSpec(bits=4, group_size=128)
-LINEARS = {"packed": 147456 // 2 + 1152 * 3, "codes": 147456 + 1152 * 3, "dense": 147456 * 4}
+LINEARS = {"packed": 147456 // 2 + 1152 * 9, "codes": 147456 + 1152 * 9, "dense": 147456 * 4}
 
 
 @pytest.mark.parametrize("residency", LINEARS)

@@ -76,7 +76,7 @@ def test_limits_are_positive(monkeypatch):
     passes = found["passes"]
     assert min(found["read_bandwidth"], found["sgemm_flops"], found["sgemv_flops"]) > 0
     assert min(passes[name] for name in ("mask", "cast", "gemv", "dense")) > 0
-    assert passes["weight_bytes"] == (4 + (16 + 8) / 128) / 8
+    assert passes["weight_bytes"] == 4 / 8 + (4 + 1 + 4) / 128  # a group: scale, zero point, product
     assert [row["threads"] for row in found["whole"]] == [1, 2]
 
 

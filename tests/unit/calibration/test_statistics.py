@@ -31,11 +31,22 @@ def test_leading_axes_are_tokens():
 
 
 def test_panels_make_the_same_matrix_and_it_is_symmetric(rng, monkeypatch):
-    monkeypatch.setattr(module, "PANEL", 5)
+    monkeypatch.setattr(module, "LEAST_PANEL", 5)
     x = rng.integers(-4, 5, (40, 13)).astype(np.float32)  # whole numbers: every order of additions is exact
     found = SiteStatistics.from_inputs(x)
     expected = sum(np.outer(row, row) for row in x.astype(np.int64))
     assert_same_bits(found.gram_sum, expected, dtype=np.float32)
+
+
+def test_the_number_of_threads_does_not_change_the_sums(rng, monkeypatch):
+    x = rng.normal(0, 1, (300, 600)).astype(np.float32)
+    found = []
+    for n_threads in (1, 2, 3):
+        monkeypatch.setattr(module, "default_threads", lambda n=n_threads: n)
+        found.append(SiteStatistics.from_inputs(x))
+    for other in found[1:]:
+        assert_same_bits(other.gram_sum, found[0].gram_sum)
+        assert_same_bits(other.abs_sum, found[0].abs_sum)
 
 
 def test_merge_adds():

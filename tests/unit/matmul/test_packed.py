@@ -97,6 +97,20 @@ def test_a_layer_large_enough_for_threads(n_tokens, n_threads):
     check(operator, activations(n_tokens, linear.in_features), linear)
 
 
+@pytest.mark.parametrize("bits", [3, 4])
+def test_the_number_of_threads_does_not_change_the_sums_of_few_tokens(bits):
+    # Tiles of 3072, 2304 and 3072 outputs: multiples of 192, so that every width at which a BLAS kernel ends divides
+    # them. At another width the last outputs of a tile may be summed in another order: see the test above.
+    linear = random_linear(QuantSpec(bits=bits, group_size=64), out_features=9216, n_groups=4, bias=True)
+    operators = [PackedLinear.from_quantized(linear, n_threads=n) for n in (1, 2, 3)]
+    assert [operator.weight.width for operator in operators] == [3072, 2304, 3072]
+    for n_tokens in (1, 2, FEW_TOKENS):
+        x = activations(n_tokens, linear.in_features)
+        one, *others = (operator(x) for operator in operators)
+        for y in others:
+            assert_same_bits(y, one)
+
+
 def test_a_small_layer_uses_one_thread():
     linear = random_linear(QuantSpec(group_size=128), out_features=8, n_groups=2)
     assert PackedLinear.from_quantized(linear, n_threads=4).n_threads == 1

@@ -16,7 +16,7 @@ def test_each_residency_holds_what_it_says():
     linear = random_linear(QuantSpec(group_size=128), out_features=16, n_groups=2, bias=True)
     operators = [to_operator(linear, residency) for residency in RESIDENCIES]
     assert [operator.residency for operator in operators] == ["packed", "codes", "dense"]
-    per_group, bias = 16 * 2 * 3, 16 * 4  # a float16 scale and a byte for the zero point
+    per_group, bias = 16 * 2 * (4 + 1 + 4), 16 * 4  # float32 scale, uint8 zero point, float32 shift
     assert [operator.resident_bytes - bias for operator in operators] == [
         16 * 256 // 2 + per_group,
         16 * 256 + per_group,
@@ -54,7 +54,9 @@ def test_offsets_and_orders_are_counted():
     zeros = np.zeros_like(plain.zero_point)
     order = np.arange(64, dtype=np.int64)[::-1].copy()
     linear = replace(plain, zero_point=zeros, offset=plain.scales, input_order=order)
-    assert to_operator(linear).resident_bytes - to_operator(plain).resident_bytes == 4 * 2 * 2 + 64 * 8
+    assert (
+        to_operator(linear).resident_bytes - to_operator(plain).resident_bytes == 4 * 2 * 4 + 64 * 8
+    )  # float32, int64
 
 
 def test_another_word():

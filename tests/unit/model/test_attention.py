@@ -124,3 +124,16 @@ def test_padding_and_window_together(rng, monkeypatch, tile):
     mixed = mix(q, k, v, padding=frozen(padding), window=3)
     assert_close(mixed[:, 2:], expected, atol=bound)
     assert np.isfinite(mixed).all()
+
+
+@pytest.mark.parametrize("window", [0, 70])
+@pytest.mark.parametrize("tokens", [1, 5, 300])  # by heads, twice, and by tiles
+def test_the_number_of_threads_does_not_change_the_averages(rng, monkeypatch, tokens, window):
+    monkeypatch.setattr(module, "THREADED_KEYS", 1)
+    q, k, v = draw(rng, 2, 3, tokens, 3, 340, 8)
+    found = []
+    for n_threads in (1, 2, 3):
+        monkeypatch.setattr(module, "default_threads", lambda n=n_threads: n)
+        found.append(mix(q, k, v, window=window))
+    for mixed in found[1:]:
+        assert_same_bits(mixed, found[0])

@@ -26,8 +26,8 @@ ONE_LAYER = ModelConfig(128, 256, 1, 4, 2, 32, 64, 512)
 @pytest.mark.parametrize(
     ("form", "codes", "scales", "zero_points", "itemsize"),
     [
-        ("packed", 147456 // 2, 2 * 1152, 1152, 4),
-        ("codes", 147456, 2 * 1152, 1152, 4),
+        ("packed", 147456 // 2, 4 * 1152, (1 + 4) * 1152, 4),
+        ("codes", 147456, 4 * 1152, (1 + 4) * 1152, 4),
         ("dense", 4 * 147456, 0, 0, 4),
         ("fp16 engine", 2 * 147456, 0, 0, 2),
     ],

@@ -36,11 +36,11 @@ def test_zero_points_that_a_layout_stores_all_the_same():
 @pytest.mark.parametrize(
     "bits, residency, expected",
     [
-        # 8 x 256 weights in 16 groups: float16 scale and uint8 zero point, 48 bytes
-        (4, "packed", 1024 + 48),
-        (3, "packed", 768 + 48),
-        (4, "codes", 2048 + 48),
-        (2, "codes", 2048 + 48),
+        # 8 x 256 weights in 16 groups: float32 scale, uint8 zero point, their float32 product: 144 bytes
+        (4, "packed", 1024 + 144),
+        (3, "packed", 768 + 144),
+        (4, "codes", 2048 + 144),
+        (2, "codes", 2048 + 144),
         (4, "dense", 8192),
     ],
 )
@@ -50,7 +50,7 @@ def test_bytes_of_one_linear(bits, residency, expected):
 
 def test_bytes_of_all_linears():
     found = weight_bytes(iter([(8, 256), (8, 256)]), spec=QuantSpec())
-    assert list(found.items()) == [("packed", 2144), ("codes", 4192), ("dense", 16384)]
+    assert list(found.items()) == [("packed", 2336), ("codes", 4384), ("dense", 16384)]
 
 
 def test_bytes_of_the_cache():
@@ -94,6 +94,8 @@ def test_parts_of_one_linear():
         "scales": 16 * 4,
         "zero_points": 16 * (1 + 4),
     }
+    with_offsets = linear_parts(8, 256, spec=spec, residency="codes", offset=True)
+    assert with_offsets == {"codes": 2048, "scales": 16 * 4, "zero_points": 16 * (1 + 4 + 4)}
     assert linear_parts(8, 256, spec=spec, residency="dense") == {
         "codes": 8192,
         "scales": 0,

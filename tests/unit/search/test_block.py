@@ -17,6 +17,7 @@ from awq_ref.search import (
     round_to,
     search_block,
 )
+from awq_ref.search import block as search_module
 from awq_ref.search.candidates import CANDIDATES
 from awq_ref.spec import QuantSpec
 
@@ -53,6 +54,11 @@ def run_search(block, recipe="awq", *, spec=SPEC, **changes):
     return search_block(block.weights, block.norms, arguments.pop("statistics"), **arguments)
 
 
+def parts(fold):
+    """The arrays of a fold: columns, rows, clip; those that it has."""
+    return [array for array in (fold.columns, fold.rows, fold.clip) if array is not None]
+
+
 def folded(block, result):
     """The block's float64 weights and norms after the channel scales, without clips."""
     weights = {
@@ -78,6 +84,26 @@ def test_the_scaled_block_computes_the_same(monkeypatch, n_kv_heads):
     assert_same_bits(
         block_output(block, *folded(block, result), x), block_output(block, exact, norms, x), dtype=np.float64
     )
+
+
+@pytest.mark.parametrize("recipe", ["awq", "llm-awq"])
+def test_the_number_of_threads_does_not_change_what_is_found(monkeypatch, recipe):
+    block = make_block(3)
+    found = []
+    for n_threads in (1, 2, 3):
+        monkeypatch.setattr(search_module, "default_threads", lambda n=n_threads: n)
+        found.append(run_search(block, recipe))
+    one, *others = found
+    for other in others:
+        for name, norm in one.norms.items():
+            assert_same_bits(other.norms[name], norm)
+        for name in block.weights:
+            for of_other, of_one in zip(parts(other.folds[name]), parts(one.folds[name]), strict=True):
+                assert_same_bits(of_other, of_one)
+        for of_other, of_one in zip(other.reports, one.reports, strict=True):
+            assert (of_other.alphas, of_other.losses) == (of_one.alphas, of_one.losses)
+            assert of_other.loss_rtn == of_one.loss_rtn
+            assert of_other.loss_clipped == of_one.loss_clipped
 
 
 @pytest.mark.parametrize("recipe", ["awq", "llm-awq"])
