@@ -49,6 +49,8 @@ NEEDS = {
     "torch_model.py": ("torch", "transformers"),
     "llama_cpp.py": ("xllamacpp",),
     "onnx_linear.py": ("onnx", "onnxruntime"),
+    "llm_compressor.py": ("torch", "llmcompressor"),
+    "autoawq.py": ("torch", "awq"),
 }
 TORCH, OURS, FLOAT = "transformers, float32", "awq_ref, float32", "float32 NumPy"
 NEW_RATE = ("rates", "128", "new")
