@@ -89,7 +89,7 @@ def stopped_after(blocks, monkeypatch, error, source, out, **options):
 
     def add_then_stop(self, report):
         add(self, report)
-        if len(self.layers) == blocks:
+        if self.count == blocks:
             raise error
 
     with monkeypatch.context() as patch, pytest.raises(type(error)) as caught:
