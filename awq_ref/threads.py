@@ -37,12 +37,9 @@ THREADED_WEIGHTS = 2**19  # a smaller layer is done before a second thread has s
 KEPT_BYTES = 31 * 2**20  # glibc hands larger blocks back to the system whatever has been freed
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 CACHE = 16 * 2**20  # the last cache of a common processor
-LIMITS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-)  # environment variables: what BLAS heeds holds for us too
+# Environment variables: what BLAS heeds holds for us too.
+LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 MOST_THREADS = 8  # more than a few share one memory bus and gain nothing
-
 
 Wanted: TypeAlias = tuple[tuple[int, ...], type[Any]]
 

@@ -2,11 +2,11 @@
 
     python benchmarks/packed_vs_dense.py [--quick] [--threads 1 2]
 
-The rival is `x @ weight.T`, BLAS with as many threads as ours. Both go round copies of their weights, 128 MiB of them,
-as a model goes round its layers: no cache holds what the next call reads. The two take turns, so that what else the
-machine does falls on both; between turns there is a pause, for OpenBLAS's threads spin for a while after a product, on
-the cores that ours need. Printed: microseconds per call, median and quartiles of the rounds; the rival's time over ours
-(above 1 is faster than float32), the median of the rounds' ratios; the weights' memory over the rival's.
+The rival is `x @ weight.T`, BLAS with as many threads as ours. Both go round copies of their weights, 128 MiB of them
+and at least two, as a model goes round its layers: no cache holds what the next call reads. The two take turns, so that
+what else the machine does falls on both; between turns there is a pause, for OpenBLAS's threads spin for a while after
+a product, on the cores that ours need. Printed: microseconds per call, median and quartiles of the rounds; the rival's
+time over ours (above 1 is faster than float32), the median of the rounds' ratios; the weights' memory over the rival's.
 """
 
 import argparse
@@ -56,8 +56,8 @@ def in_turn(operators: Sequence[Callable[[np.ndarray], np.ndarray]]) -> Callable
 
 
 def copies(one: object, nbytes: int) -> list[Any]:
-    """Return as many copies as COLD_BYTES hold, at least one."""
-    return [one, *(deepcopy(one) for _ in range(COLD_BYTES // nbytes))]
+    """Return as many as COLD_BYTES hold, at least two."""
+    return [one, *(deepcopy(one) for _ in range(max(1, COLD_BYTES // nbytes)))]
 
 
 def seconds(operator: Callable[[np.ndarray], np.ndarray], x: np.ndarray, repeats: int) -> float:

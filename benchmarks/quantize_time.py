@@ -42,8 +42,8 @@ from awq_ref.threads import default_threads
 PARTS = ("walk", "search", "round")
 GROUP_SIZE = 128
 RIVALS = {  # name -> script, its number format and what else it is told
-    "llm-compressor": ("llm_compressor.py", {"dtype": "float32", "batch": 1}),
-    "autoawq": ("autoawq.py", {"dtype": "float32"}),
+    "llm-compressor": ("llm_compressor.py", {"dtype": "bfloat16", "batch": 1}),
+    "autoawq": ("autoawq.py", {"dtype": "bfloat16"}),
 }
 
 
