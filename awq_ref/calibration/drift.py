@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from awq_ref.calibration.statistics import add_gram, mirror_gram
+from awq_ref.calibration.statistics import add_gram, add_product, mirror_gram
 from awq_ref.checks import require_finite, require_shape
 from awq_ref.dtypes import F32
 from awq_ref.errors import RangeError
@@ -75,11 +75,13 @@ class DriftAccumulator:
         tokens = y.reshape(-1, y.shape[-1])  # (tokens, in_features)
         drift = x.reshape(tokens.shape) - tokens
         add_gram(tokens, self._gram_sum)
-        self._drift_sum += drift.T @ tokens
+        add_product(drift, tokens, self._drift_sum)
         if e is not None:
             require_shape(self._who, "e", e, (*y.shape[:-1], None))
-            stream: F32 = e.reshape(len(tokens), -1).T @ tokens  # (out_features, in_features)
-            self._stream_sum = stream if self._stream_sum is None else self._stream_sum + stream
+            missing = e.reshape(len(tokens), -1)  # (tokens, out_features)
+            if self._stream_sum is None:
+                self._stream_sum = np.zeros((missing.shape[1], tokens.shape[1]), dtype=np.float32)
+            add_product(missing, tokens, self._stream_sum)
         self._count += len(tokens)
 
     def finish(self) -> DriftStatistics:

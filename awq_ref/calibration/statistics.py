@@ -3,6 +3,7 @@
     SiteStatistics          count, sum |x| and sum x x^T; mergeable
     StatisticsAccumulator   adds activations up batch by batch, in bounded memory
     add_gram, mirror_gram    X^T X batch by batch, half of the work
+    add_product             X^T Y
     merge                   statistics of two sets of tokens -> statistics of both
     save_statistics         one safetensors file for many sites
     load_statistics         its inverse
@@ -101,6 +102,18 @@ def add_gram(tokens: F32, gram_sum: F32) -> None:
 
     with blas_on_one_thread():
         run_jobs(add_panel, _panels(tokens.shape[1]), n_threads=default_threads())
+
+
+def add_product(x: F32, y: F32, total: F32) -> None:
+    """Add X^T Y of tokens x (n, i) and y (n, j) to total (i, j), rows shared among threads."""
+
+    def add_rows(start: int, stop: int) -> None:
+        (product,) = scratch(((stop - start, y.shape[1]), np.float32))
+        np.matmul(x[:, start:stop].T, y, out=product)
+        total[start:stop] += product
+
+    with blas_on_one_thread():
+        run_in_shares(add_rows, x.shape[1], n_threads=default_threads(), multiple=MOST_PANEL // 4)
 
 
 def mirror_gram(gram_sum: F32) -> None:

@@ -290,9 +290,7 @@ def quantize_model(
                 _copy_outer(checkpoint, config, done.writer)
             steps = _finish_blocks(job, given, store, done, helpers)
             n_layers, label = config.num_hidden_layers, f"quantize {chosen.name}"
-            for _ in progress(
-                steps, total=n_layers - done.count, label=label, unit="block", shown=shown
-            ):
+            for _ in progress(steps, total=n_layers - done.count, label=label, unit="block", shown=shown):
                 pass
             report = replace(report, layers=done.reports())
         write_papers(checkpoint, config, journal.model, Path(destination).name, report)
