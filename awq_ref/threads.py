@@ -17,7 +17,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from contextvars import copy_context
 from functools import cached_property, lru_cache, partial
 from itertools import accumulate
@@ -162,14 +162,17 @@ def blas_on_one_thread() -> AbstractContextManager[None]:
 
 
 class _Worker:
-    """A thread that waits for work at a lock, which wakes it in half of the time that an executor's queue takes."""
+    """A thread that waits for work at a lock, which wakes it in half of the time that an executor's queue takes.
+
+    `ended` says that a share is done; the lock `done` is only there to sleep at, and may be open when it is not.
+    """
 
     def __init__(self) -> None:
         self.begin, self.done = threading.Lock(), threading.Lock()
         self.begin.acquire()
-        self.done.acquire()
         self.share: Callable[[], object] = int
         self.error: BaseException | None = None
+        self.ended = False
         threading.Thread(target=self._serve, name="awq_ref", daemon=True).start()
 
     def _serve(self) -> None:
@@ -179,19 +182,20 @@ class _Worker:
                 self.share()
             except BaseException as error:  # raised in the thread that gave the work
                 self.error = error
-            self.done.release()
+            self.ended = True
+            with suppress(RuntimeError):  # nobody sleeps: the lock is open
+                self.done.release()
 
     def start(self, share: Callable[[], object]) -> None:
-        self.share = share
+        self.share, self.ended = share, False
         self.begin.release()
 
     def wait(self) -> BaseException | None:
         """Return what the share raised, or what came while waiting, when it has ended."""
         interrupt: BaseException | None = None
-        while True:
+        while not self.ended:
             try:
                 self.done.acquire()
-                break
             except (
                 KeyboardInterrupt
             ) as error:  # the memory that the share writes to is its own until it has ended

@@ -122,9 +122,18 @@ def test_an_interrupt_waits_for_the_others_too():
             time.sleep(0.05)
             ended.append(start)
 
-    with pytest.raises(KeyboardInterrupt):
-        run_in_shares(work, 2, n_threads=2)
+    previous = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # processes of a test runner ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_in_shares(work, 2, n_threads=2)
+    finally:
+        signal.signal(signal.SIGINT, previous)
     assert ended == [1]
+    for _ in range(100):  # and goes on as before
+        run_in_shares(lambda start, stop: ended.append(start), 2, n_threads=2)
+    assert sorted(ended) == [0] * 100 + [1] * 101
 
 
 def test_callers_at_the_same_time_have_workers_of_their_own():
