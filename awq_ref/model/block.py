@@ -221,7 +221,8 @@ def _mlp(x: F32, block: Block, config: ModelConfig, names: tuple[str, str, str])
             if gates:
                 part *= rows_of_up[tile]
 
-    run_in_shares(one_share, len(rows), n_threads=default_threads(), multiple=step)
+    n_threads = default_threads() if len(rows) > step else 1
+    run_in_shares(one_share, len(rows), n_threads=n_threads, multiple=step)
     return block.linears[down_proj](gated)
 
 
