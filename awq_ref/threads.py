@@ -196,10 +196,8 @@ class _Worker:
         while not self.ended:
             try:
                 self.done.acquire()
-            except (
-                KeyboardInterrupt
-            ) as error:  # the memory that the share writes to is its own until it has ended
-                interrupt = error
+            except KeyboardInterrupt as error:
+                interrupt = error  # raised later: until the share has ended its memory is its own
         error, self.error, self.share = self.error or interrupt, None, int
         return error
 

@@ -2,7 +2,7 @@
 
     SiteStatistics          count, sum |x| and sum x x^T; mergeable
     StatisticsAccumulator   adds activations up batch by batch, in bounded memory
-    add_gram, mirror_gram    X^T X batch by batch, half of the work
+    add_gram, mirror_gram   X^T X batch by batch, half of the work
     add_product             X^T Y
     merge                   statistics of two sets of tokens -> statistics of both
     save_statistics         one safetensors file for many sites
@@ -28,10 +28,8 @@ from awq_ref.errors import FormatError, RangeError
 from awq_ref.threads import blas_on_one_thread, default_threads, run_in_shares, run_jobs, scratch
 
 FORMAT = "awq_ref.statistics"
-LEAST_PANEL, MOST_PANEL = (
-    64,
-    256,
-)  # columns of the Gram matrix that one product makes: the temporary is a panel
+# Columns of the Gram matrix that one product makes: the temporary is a panel.
+LEAST_PANEL, MOST_PANEL = 64, 256
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def add_product(x: F32, y: F32, total: F32) -> None:
         total[start:stop] += product
 
     with blas_on_one_thread():
-        run_in_shares(add_rows, x.shape[1], n_threads=default_threads(), multiple=MOST_PANEL // 4)
+        run_in_shares(add_rows, x.shape[1], n_threads=default_threads(), multiple=LEAST_PANEL)
 
 
 def mirror_gram(gram_sum: F32) -> None:

@@ -1,7 +1,7 @@
 """A linear layer held as float32.
 
 as_tokens     check activations and flatten their leading axes
-DenseLinear   y = x W^T + b through BLAS, outputs shared among our threads
+DenseLinear   y = x W^T + b through BLAS, tokens or outputs shared among our threads
 """
 
 from dataclasses import dataclass
