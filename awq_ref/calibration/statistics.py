@@ -84,7 +84,7 @@ class SiteStatistics:
 
 def _panels(in_features: int) -> Iterator[tuple[int, int]]:
     """Yield the first and last + 1 column of every panel of the Gram matrix, the largest first."""
-    width = min(max(in_features // 16, LEAST_PANEL), MOST_PANEL)
+    width = min(max(in_features // 4, LEAST_PANEL), MOST_PANEL)
     for start in range(0, in_features, width):
         yield start, min(start + width, in_features)
 
@@ -94,9 +94,11 @@ def add_gram(tokens: F32, gram_sum: F32) -> None:
 
     def add_panel(panel: tuple[int, int]) -> None:
         start, stop = panel
-        (product,) = scratch(((tokens.shape[1] - start, stop - start), np.float32))
-        np.matmul(tokens[:, start:].T, tokens[:, start:stop], out=product)
-        gram_sum[start:, start:stop] += product
+        columns = tokens[:, start:stop]
+        for rows in (slice(start, stop), slice(stop, tokens.shape[1])):  # of the first, BLAS computes one half
+            (product,) = scratch(((gram_sum[rows].shape[0], stop - start), np.float32))
+            np.matmul(tokens[:, rows].T, columns, out=product)
+            gram_sum[rows, start:stop] += product
 
     with blas_on_one_thread():
         run_jobs(add_panel, _panels(tokens.shape[1]), n_threads=default_threads())

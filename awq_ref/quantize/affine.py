@@ -20,8 +20,8 @@ from awq_ref.errors import ShapeError
 from awq_ref.quantize.grid import check_grid, checked_group_size, choose_grid
 from awq_ref.spec import QuantizedLinear, QuantSpec
 
-# Weights per tile: 256 KiB of float32, so that the passes over a tile find it in a core's cache.
-TILE_WEIGHTS = 2**16
+# Weights per tile: 512 KiB of float32, so that the passes over a tile find it in a core's cache.
+TILE_WEIGHTS = 2**17
 
 
 def row_tiles(out_features: int, in_features: int) -> Iterator[slice]:

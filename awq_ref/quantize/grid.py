@@ -1,6 +1,7 @@
 """The grid of each group: from the range of its weights to a scale and a zero point.
 
-    group_range     lowest and highest weight of every group
+    group_extremes  lowest and highest weight of every group
+    group_range     the range that its grid spans
     grid_of_range   scales and zero points from such a range
     choose_grid     both in one: weight -> scales, zero points
 
@@ -75,10 +76,31 @@ def check_grid(who: str, scales: F16 | F32, zero_point: U8, spec: QuantSpec, sha
         raise RangeError(f"{who}: zero_point must be at most {spec.qmax}; got {zero_point.max()}.")
 
 
+def group_extremes(weight: F32, group_size: int) -> tuple[F32, F32]:
+    """Return the lowest and the highest weight of every group, each (out_features, n_groups).
+
+    Parameters
+    ----------
+    weight : float32 array, shape (out_features, in_features)
+    group_size : int
+        Divides in_features.
+    """
+    starts = np.arange(0, weight.size, group_size, dtype=np.intp)
+    weights, shape = weight.reshape(-1), (len(weight), -1)
+    low: F32 = np.minimum.reduceat(weights, starts).reshape(shape)  # half of the time of min along an axis
+    high: F32 = np.maximum.reduceat(weights, starts).reshape(shape)
+    return low, high
+
+
 def group_range(
-    weight: F32, *, spec: QuantSpec, clip: F32 | None = None, who: str = "group_range"
+    weight: F32,
+    *,
+    spec: QuantSpec,
+    clip: F32 | None = None,
+    extremes: tuple[F32, F32] | None = None,
+    who: str = "group_range",
 ) -> tuple[F32, F32]:
-    """Return the lowest and the highest weight of every group.
+    """Return the range that the grid of every group spans.
 
     Equation [AWQ-1]  lo = min(min_j w_j, 0),  hi = max(max_j w_j, 0)      (range_rule "zero")
                       lo = min_j w_j,          hi = max_j w_j              (range_rule "minmax", as published)
@@ -94,6 +116,8 @@ def group_range(
         group_size and range_rule are used.
     clip : float32 array, shape (out_features, n_groups), or None
         Largest magnitude kept in each group; infinity keeps all. It is applied before the range rule.
+    extremes : (low, high), or None
+        What `group_extremes` says of this weight, if it is known.
     who : str
         The function that errors name.
 
@@ -116,9 +140,7 @@ def group_range(
     follow it: the group saturates, down to one value (docs/decisions.md#range-contains-zero).
     """
     group_size = checked_group_size(who, weight, spec)
-    grouped = weight.reshape(len(weight), -1, group_size)  # (out_features, n_groups, group_size)
-    low: F32 = grouped.min(axis=2)  # (out_features, n_groups)
-    high: F32 = grouped.max(axis=2)  # (out_features, n_groups)
+    low, high = group_extremes(weight, group_size) if extremes is None else extremes
     _require_finite_range(who, low, high)
     if clip is not None:
         limit = checked_clip(who, clip, (low.shape[0], low.shape[1]))

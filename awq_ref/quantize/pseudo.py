@@ -25,7 +25,9 @@ def _end_code(edge: F32, delta: F32, zero_point: U8, qmax: int) -> tuple[F32, bo
     return code, bool((code != wanted).any())
 
 
-def pseudo_quantize(weight: F32, *, spec: QuantSpec, clip: F32 | None = None) -> F32:
+def pseudo_quantize(
+    weight: F32, *, spec: QuantSpec, clip: F32 | None = None, extremes: tuple[F32, F32] | None = None
+) -> F32:
     """Return the weight after a trip to its codes and back.
 
     Equations [AWQ-3] and [AWQ-4] in one, with the zero point moved from the codes to the ends of the grid:
@@ -41,6 +43,8 @@ def pseudo_quantize(weight: F32, *, spec: QuantSpec, clip: F32 | None = None) ->
     spec : QuantSpec
     clip : float32 array, shape (out_features, n_groups), or None
         Largest magnitude kept in each group; infinity keeps all.
+    extremes : (low, high), or None
+        What `group_extremes` says of this weight, if it is known: who tries many clips need not look for them again.
 
     Returns
     -------
@@ -67,7 +71,7 @@ def pseudo_quantize(weight: F32, *, spec: QuantSpec, clip: F32 | None = None) ->
     [[-1.0, -0.5, 0.25, 0.875]]
     """
     who = "pseudo_quantize"
-    low, high = group_range(weight, spec=spec, clip=clip, who=who)
+    low, high = group_range(weight, spec=spec, clip=clip, extremes=extremes, who=who)
     scales, zero_point = grid_of_range(low, high, spec=spec, who=who)
     delta = scales.astype(np.float32)
     bottom, bottom_reached = _end_code(low, delta, zero_point, spec.qmax)

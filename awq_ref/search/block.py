@@ -22,10 +22,11 @@ from awq_ref.search.candidates import (
     candidate,
     relative_weight_mean,
 )
-from awq_ref.search.channel_scales import ScaleSearch, pool, search_channel_scales
+from awq_ref.search.channel_scales import ScaleSearch, Trials, pool, search_together
 from awq_ref.search.clipping import diagonal_blocks, keep_better_rows, scale_blocks, search_clip, token_blocks
 from awq_ref.search.folding import LinearFold, StorageDtype, fold_into_norm, round_to
 from awq_ref.search.objective import (
+    ROWS,
     FeedbackObjective,
     GramObjective,
     ModuleObjective,
@@ -99,18 +100,28 @@ class _Search:
             return np.sqrt(self.importance[group.site])
         return self.statistics[group.site].act_mean_abs
 
-    def search(self, group: ScaleGroup) -> ScaleSearch:
-        judge = self.judge(group)
-        return search_channel_scales(
-            self.objective(group, judge),
+    def trials(self, group: ScaleGroup) -> Trials:
+        return Trials(
+            self.objective(group, self.judge(group)),
             self.statistic(group),
             alphas=self.recipe.alphas if self.scaled(group) else (0.0,),
             refine=self.recipe.refine if self.scaled(group) else 0.0,
             candidate=self.candidate(group),
             tie=self.ties.get(group.site) if group.tied else None,
             realize=self.realize(group),
-            n_threads=1 if judge == "module" else default_threads(),  # a module has threads of its own
         )
+
+    def search_all(self, plan: Sequence[ScaleGroup]) -> list[ScaleSearch]:
+        """Search the channel scales of all sites, large ones first; return them in the order of the plan."""
+        modules = [[group] for group in plan if self.judge(group) == "module"]
+        others = [group for group in plan if self.judge(group) != "module"]
+        others.sort(key=lambda group: -sum(self.weights[name].size for name in group.consumers))
+        found: dict[str, ScaleSearch] = {}
+        for groups in [*modules, others]:
+            n_threads = default_threads() if groups is others else 1  # a module has threads of its own
+            searches = search_together([self.trials(group) for group in groups], n_threads=n_threads)
+            found |= {group.site: search for group, search in zip(groups, searches, strict=True)}
+        return [found[group.site] for group in plan]
 
     def fold(self, group: ScaleGroup, found: ScaleSearch) -> None:
         """Write the chosen scales into the folds of producer and consumers."""
@@ -139,28 +150,43 @@ class _Search:
             blocks = diagonal_blocks(statistics.gram_sum, self.group_size) * (1.0 / statistics.count)
         return blocks if columns is None else scale_blocks(blocks, columns)
 
-    def clip(self, group: ScaleGroup, name: str) -> F64:
-        """Search and keep the clips of one consumer; return the losses of its rows."""
-        weight, fold = self.weights[name], self.folds[name]
+    def clip(self, group: ScaleGroup, name: str, rows: slice, blocks: F32) -> tuple[F32 | None, F64]:
+        """Search the clips of some rows of one consumer; return those that are kept, and the losses of the rows."""
+        weight, fold = self.weights[name][rows], self.folds[name].part(rows)
         losses = partial(row_losses, weight, statistics=self.statistics[group.site], quantizer=self.quantizer)
         if not self.recipe.clips(name):
-            return losses(fold)
-        scaled, blocks = fold.scale(weight), self.blocks(group, fold.columns)
+            return None, losses(fold)
+        scaled = fold.scale(weight)
         clip = search_clip(scaled, blocks, quantizer=self.quantizer, ratios=self.recipe.clip_ratios).clip
         after = losses(replace(fold, clip=clip))
-        if self.recipe.clip_guard:
-            clip, after = keep_better_rows(scaled, clip, losses(fold), after)
-        self.folds[name] = replace(fold, clip=clip)
-        return after
+        return keep_better_rows(scaled, clip, losses(fold), after) if self.recipe.clip_guard else (clip, after)
 
     def clip_all(self, plan: Sequence[ScaleGroup]) -> dict[str, F64]:
-        """Search the clips of the sites that the recipe clips, large layers first; return the losses of their rows."""
-        losses: dict[str, F64] = {}
-        clipped = [group for group in plan if any(map(self.recipe.clips, group.consumers))]
-        jobs = [(group, name) for group in clipped for name in group.consumers]
-        jobs.sort(key=lambda job: -self.weights[job[1]].size)
-        run_jobs(lambda job: losses.update({job[1]: self.clip(*job)}), jobs, n_threads=default_threads())
+        """Search and keep the clips of the sites that the recipe clips; return the losses of their rows."""
+        jobs = []
+        for group in plan:
+            if any(map(self.recipe.clips, group.consumers)):
+                blocks = self.blocks(group, self.folds[group.consumers[0]].columns)
+                jobs += [(group, name, rows, blocks) for name in group.consumers for rows in self.slabs(name)]
+        found: dict[tuple[str, int], tuple[F32 | None, F64]] = {}
+
+        def one(job: tuple[ScaleGroup, str, slice, F32]) -> None:
+            found[job[1], job[2].start] = self.clip(*job)
+
+        jobs.sort(key=lambda job: -self.weights[job[1]][job[2]].size)
+        run_jobs(one, jobs, n_threads=default_threads())
+        losses = {}
+        for name in dict.fromkeys(name for _, name, _, _ in jobs):
+            clips, parts = zip(*(found[name, rows.start] for rows in self.slabs(name)), strict=True)
+            losses[name] = np.concatenate(parts)
+            if self.recipe.clips(name):
+                self.folds[name] = replace(self.folds[name], clip=np.concatenate(clips))
         return losses
+
+    def slabs(self, name: str) -> list[slice]:
+        """Return the rows of a layer that are clipped at a time."""
+        rows = len(self.weights[name])
+        return [slice(first, min(first + ROWS, rows)) for first in range(0, rows, ROWS)]
 
     def report(self, group: ScaleGroup, found: ScaleSearch, row_losses: Mapping[str, F64]) -> SiteReport:
         """Return the report of a site, given the losses of its clipped consumers' rows."""
@@ -288,7 +314,7 @@ def search_block(
     )
     _check(search, plan)
     with blas_on_one_thread():
-        found = [search.search(group) for group in plan]
+        found = search.search_all(plan)
         for group, choice in zip(plan, found, strict=True):
             search.fold(group, choice)
         losses = search.clip_all(plan)

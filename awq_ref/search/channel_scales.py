@@ -1,13 +1,15 @@
 """The search for channel scales: which power of the mean activation makes rounding hurt least.
 
     pool                    a statistic of a site's channels -> of the producer's (values under grouped queries)
-    search_channel_scales   all alphas, the loss of each, the best one
+    Trials                  one site: the scales of an alpha, the losses so far
+    search_together         all alphas of several sites
+    search_channel_scales   all alphas of one site, the loss of each, the best one
 
 Source: Lin et al. 2023, arXiv:2306.00978, section 3.2, eq. 5; docs/equations.md#awq-6.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -60,20 +62,31 @@ class ScaleSearch:
         return self.losses[self.alphas.index(self.alpha)]
 
 
-class _Trials:
-    """Makes the scales of an alpha, and remembers what every alpha cost."""
+class Trials:
+    """One site's search: makes the scales of an alpha, and remembers what every alpha cost.
+
+    The arguments are those of `search_channel_scales`.
+    """
 
     def __init__(
         self,
         loss: Callable[[F32], float],
         act_mean_abs: F32,
-        candidate: Candidate,
-        tie: I64 | None,
-        realize: Realize | None,
+        *,
+        alphas: Sequence[float],
+        refine: float = 0.0,
+        candidate: Candidate = candidate,
+        tie: I64 | None = None,
+        realize: Realize | None = None,
     ) -> None:
+        if not alphas:
+            raise RangeError(
+                "search_channel_scales: alphas must hold at least one number; got none. (0.0,) is RTN."
+            )
         self._loss, self._candidate, self._tie, self._realize = loss, candidate, tie, realize
+        self._alphas, self._refine, self._in_features = alphas, refine, len(act_mean_abs)
         self._statistic = act_mean_abs if tie is None else pool(act_mean_abs, tie)
-        self.losses: dict[float, float] = {}
+        self._losses: dict[float, float] = {}
 
     def scales(self, alpha: float) -> tuple[F32, F32]:
         """Return the producer's and the consumers' scales of one alpha; scales of 1 leave the layers alone."""
@@ -81,23 +94,64 @@ class _Trials:
         realized = wanted if self._realize is None or (wanted == 1.0).all() else self._realize(wanted)
         return wanted, realized if self._tie is None else realized[self._tie]
 
-    def run(self, alphas: Iterable[float], n_threads: int) -> None:
-        """Find the losses of alphas; each is the same whatever the number of threads."""
+    def judge(self, alpha: float) -> None:
+        """Find the loss of an alpha; it is the same whatever else is judged at the same time."""
+        self._losses[alpha] = self._loss(self.scales(alpha)[1])
 
-        def one(alpha: float) -> None:
-            self.losses[alpha] = self._loss(self.scales(alpha)[1])
+    def grid(self) -> list[float]:
+        """Return the alphas to begin with."""
+        return sorted({float(alpha) for alpha in self._alphas})
 
-        run_jobs(one, sorted({*alphas} - self.losses.keys()), n_threads=n_threads)
+    def refinement(self) -> list[float]:
+        """Return the alphas beside the best of the grid that are to be judged after it."""
+        if self._refine == 0.0:
+            return []
+        around = {round(self._best() + sign * self._refine, 9) for sign in (-1.0, 1.0)}
+        return sorted(alpha for alpha in around - self._losses.keys() if 0.0 < alpha <= 1.0)
 
-    def best(self) -> float:
+    def _best(self) -> float:
         """Return the smallest alpha that has the least loss."""
-        finite = [alpha for alpha in sorted(self.losses) if math.isfinite(self.losses[alpha])]
+        finite = [alpha for alpha in sorted(self._losses) if math.isfinite(self._losses[alpha])]
         if not finite:
             raise RangeError(
                 "search_channel_scales: at least one alpha must have a finite loss; got "
-                f"{list(self.losses.values())}. Check the statistics and weights for huge values."
+                f"{list(self._losses.values())}. Check the statistics and weights for huge values."
             )
-        return min(finite, key=self.losses.__getitem__)
+        return min(finite, key=self._losses.__getitem__)
+
+    def found(self) -> ScaleSearch:
+        """Return the outcome, once the grid and its refinement have been judged."""
+        best, tried = self._best(), tuple(sorted(self._losses))
+        identity = 0.0 in tried and bool((self.scales(0.0)[1] == 1.0).all())
+        ones = np.ones(self._in_features, dtype=np.float32)
+        loss_rtn = self._losses[0.0] if identity else self._loss(ones)
+        losses = tuple(self._losses[alpha] for alpha in tried)
+        return ScaleSearch(tried, losses, best, *self.scales(best), loss_rtn)
+
+
+def search_together(sites: Sequence[Trials], *, n_threads: int = 1) -> list[ScaleSearch]:
+    """Search the channel scales of several sites that do not depend on each other, all alphas as one list of jobs.
+
+    Parameters
+    ----------
+    sites : sequence of Trials
+        For threads to end together, the largest first.
+    n_threads : int
+        Alphas that are judged at the same time; for more than one, the losses must bear to be called so.
+
+    Returns
+    -------
+    searches : list of ScaleSearch, in the order of the sites
+
+    Raises
+    ------
+    RangeError
+        As `search_channel_scales`.
+    """
+    for stage in (Trials.grid, Trials.refinement):
+        jobs = [(site, alpha) for site in sites for alpha in stage(site)]
+        run_jobs(lambda job: job[0].judge(job[1]), jobs, n_threads=n_threads)
+    return [site.found() for site in sites]
 
 
 def search_channel_scales(
@@ -144,19 +198,7 @@ def search_channel_scales(
     Of equal losses the smallest alpha wins, so with 0 in the grid nothing is scaled unless it helps, and the
     chosen loss is never above that of round-to-nearest.
     """
-    if not alphas:
-        raise RangeError(
-            "search_channel_scales: alphas must hold at least one number; got none. (0.0,) is RTN."
-        )
-    trials = _Trials(loss, act_mean_abs, candidate, tie, realize)
-    trials.run(map(float, alphas), n_threads)
-    identity = 0.0 in trials.losses and bool((trials.scales(0.0)[1] == 1.0).all())
-    loss_rtn = trials.losses[0.0] if identity else loss(np.ones_like(act_mean_abs))
-    if refine > 0.0:
-        centre = trials.best()
-        around = round(centre - refine, 9), round(centre + refine, 9)
-        trials.run((alpha for alpha in around if 0.0 < alpha <= 1.0), n_threads)
-    best = trials.best()
-    tried = tuple(sorted(trials.losses))
-    losses = tuple(trials.losses[alpha] for alpha in tried)
-    return ScaleSearch(tried, losses, best, *trials.scales(best), loss_rtn)
+    trials = Trials(
+        loss, act_mean_abs, alphas=alphas, refine=refine, candidate=candidate, tie=tie, realize=realize
+    )
+    return search_together([trials], n_threads=n_threads)[0]

@@ -12,6 +12,7 @@ docs/equations.md#awq-9.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from awq_ref.dtypes import F32, F64
 from awq_ref.errors import RangeError
 from awq_ref.search.objective import Quantizer
 
-GROUP_ELEMENTS = 1 << 19  # weights of one group searched at once: few large products, temporaries of 2 MiB
+GROUP_ELEMENTS = 1 << 18  # weights searched at once: few calls, temporaries of 1 MiB
 
 
 @dataclass(frozen=True)
@@ -89,39 +90,33 @@ def scale_blocks(blocks: F32, channel_scales: F32) -> F32:
     return scaled
 
 
-def _group_losses(error: F32, blocks: F32) -> F32:
-    """Return e_g C_gg e_g^T (rows, n_groups) of errors (rows, n_groups, group_size)."""
-    by_group = error.transpose(1, 0, 2)  # (n_groups, rows, group_size)
-    products = np.matmul(by_group, blocks)  # (n_groups, rows, group_size)
-    losses: F32 = np.einsum("grk,grk->rg", products, by_group)
-    return losses
-
-
 def _largest(groups: F32) -> F32:
     """Return max |w| along the last axis, never -0."""
     largest: F32 = np.maximum(groups.max(axis=-1), -groups.min(axis=-1)) + 0.0
     return largest
 
 
-def _search_group(
-    group: F32, block: F32, quantizer: Quantizer, ratios: Sequence[float]
+def _search_groups(
+    groups: F32, blocks: F32, quantizer: Quantizer, ratios: Sequence[float]
 ) -> tuple[F32, F32, F32]:
-    """Search one group of a few rows (rows, group_size): returns clip, loss before, loss after, each (rows,)."""
-    largest = _largest(group)
+    """Search groups (n_groups, rows, group_size): returns clip, loss before, loss after, each (n_groups, rows)."""
+    weights = groups.reshape(-1, groups.shape[2])  # each group of each row as a row of its own
+    extremes = weights.min(axis=1, keepdims=True), weights.max(axis=1, keepdims=True)
+    largest = np.maximum(extremes[1], -extremes[0]) + 0.0  # (n_groups * rows, 1), never -0
     best, best_loss = largest.copy(), np.full_like(largest, np.inf)
     before = best_loss
-    error, product = np.empty_like(group), np.empty_like(group)  # one pair for all ratios
+    error, moved = np.empty_like(groups), np.empty_like(groups)  # one pair for all ratios
     for ratio in ratios:
         limit = largest * ratio
-        kept = group if ratio == 1.0 else np.clip(group, -limit[:, None], limit[:, None], out=product)
-        np.subtract(quantizer(kept), group, out=error)
-        np.matmul(error, block, out=product)
-        loss: F32 = np.einsum("rk,rk->r", product, error)
+        rounded = quantizer(weights, clip=limit, extremes=extremes)
+        np.subtract(rounded, weights, out=error.reshape(weights.shape))
+        np.matmul(error, blocks, out=moved)
+        loss: F32 = np.vecdot(moved, error).reshape(largest.shape)
         before = loss if ratio == 1.0 else before
         better = loss < best_loss
         np.copyto(best, limit, where=better)
         np.copyto(best_loss, loss, where=better)
-    return best, before, best_loss
+    return tuple(found.reshape(groups.shape[:2]) for found in (best, before, best_loss))
 
 
 def search_clip(weight: F32, blocks: F32, *, quantizer: Quantizer, ratios: Sequence[float]) -> ClipSearch:
@@ -140,7 +135,7 @@ def search_clip(weight: F32, blocks: F32, *, quantizer: Quantizer, ratios: Seque
     blocks : float32 array, shape (n_groups, group_size, group_size)
         Diagonal blocks of the Gram matrix of the inputs that this weight sees (after division by the scales).
     quantizer : callable
-        Is given one group of many rows at a time, (rows, group_size), and must treat each row by itself.
+        Is given groups as rows, (groups, group_size), with the limit of each, and must treat each row by itself.
     ratios : sequence of float in (0, 1]
         The first is 1.0, so that not to clip is a choice. Of equal losses the first wins.
 
@@ -168,14 +163,14 @@ def search_clip(weight: F32, blocks: F32, *, quantizer: Quantizer, ratios: Seque
     for ratio in ratios:
         require_between("search_clip", "ratio", ratio, 1e-6, 1.0)
     results = [np.empty((len(weight), n_groups), dtype=np.float32) for _ in range(3)]
-    step = max(1, GROUP_ELEMENTS // size)
-    for start in range(0, len(weight), step):
-        rows = slice(start, min(start + step, len(weight)))
-        for g in range(n_groups):
-            group = np.ascontiguousarray(weight[rows, g * size : (g + 1) * size])  # (rows, group_size)
-            found = _search_group(group, blocks[g], quantizer, ratios)
-            for result, column in zip(results, found, strict=True):
-                result[rows, g] = column
+    groups = weight.reshape(len(weight), n_groups, size)
+    n_rows = max(1, min(len(weight), GROUP_ELEMENTS // size))
+    together = max(1, GROUP_ELEMENTS // (n_rows * size))
+    for row, g in product(range(0, len(weight), n_rows), range(0, n_groups, together)):
+        part = slice(row, row + n_rows), slice(g, g + together)
+        copied = np.ascontiguousarray(groups[part].transpose(1, 0, 2))  # (together, n_rows, group_size)
+        for result, found in zip(results, _search_groups(copied, blocks[part[1]], quantizer, ratios), strict=True):
+            result[part] = found.T
     return ClipSearch(*results)
 
 

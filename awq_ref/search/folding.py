@@ -196,18 +196,23 @@ class LinearFold:
     rows: F32 | None = None
     clip: F32 | None = None
 
-    def scale(self, weight: F32, part: slice = slice(None)) -> F32:
-        """Return the rows `part` of the weight, scaled but not clipped: a new array."""
-        scaled = weight[part].copy() if self.columns is None else weight[part] * self.columns
+    def part(self, rows: slice) -> "LinearFold":
+        """Return what happens to some rows of the layer."""
+        scales, clip = (None if whole is None else whole[rows] for whole in (self.rows, self.clip))
+        return LinearFold(self.columns, scales, clip)
+
+    def scale(self, weight: F32, *, out: F32 | None = None) -> F32:
+        """Return the weight scaled but not clipped: a new array, or out."""
+        scaled: F32 = np.multiply(weight, np.float32(1.0) if self.columns is None else self.columns, out=out)
         if self.rows is not None:
-            scaled /= self.rows[part, None]
+            scaled /= self.rows[:, None]
         return scaled
 
-    def limit(self, scaled: F32, part: slice = slice(None)) -> F32:
-        """Return scaled rows with every group clipped to its limit; without limits, the same array."""
+    def limit(self, scaled: F32) -> F32:
+        """Return the scaled weight with every group clipped to its limit; without limits, the same array."""
         if self.clip is None:
             return scaled
-        clip = self.clip[part, :, None]
+        clip = self.clip[:, :, None]
         groups = scaled.reshape(len(scaled), clip.shape[1], -1)  # (out_features, n_groups, group_size)
         return np.clip(groups, -clip, clip).reshape(scaled.shape)
 

@@ -9,7 +9,7 @@
     FeedbackObjective     the same when error feedback follows: what the later columns cannot answer
     ModuleObjective       the same judged on a module's output, as llm-awq does for q, k, v and gate, up
 
-Numerics: float32 products (BLAS), summed per row over 512 columns in float32, then in float64.
+Numerics: float32 products (BLAS), summed per row over 128 columns in float32, then in float64.
 Memory, of each thread: one slab of ROWS rows and one product of (ROWS, PANEL), whatever the layer's size.
 Source: Lin et al. 2023, arXiv:2306.00978, eq. 4; docs/equations.md#awq-7.
 """
@@ -25,12 +25,23 @@ from awq_ref.errors import ShapeError
 from awq_ref.search.folding import LinearFold
 from awq_ref.threads import scratch
 
-PANEL = 512  # columns of the Gram matrix in one product
+PANEL = 128  # columns of the Gram matrix in one product
 ROWS = 1024  # rows in one product: below this BLAS repacks the Gram matrix too often
 QUANTIZER_ELEMENTS = 1 << 18  # weights handed to the quantizer at once: its temporaries stay in the cache
 
-Quantizer: TypeAlias = Callable[[F32], F32]
 ModuleRunner: TypeAlias = Callable[[Mapping[str, F32]], Iterable[F32]]
+
+
+class Quantizer(Protocol):
+    """What rounding does to weights: `pseudo_quantize` with its spec. It acts on every row by itself.
+
+    Called with the limits of the groups only where there are some, with `extremes` only in the clip search.
+    """
+
+    def __call__(
+        self, weight: F32, *, clip: F32 = ..., extremes: tuple[F32, F32] = ...
+    ) -> F32:
+        """Return the float weights that the integers of weights (rows, in_features) stand for."""
 
 
 class Statistics(Protocol):
@@ -81,10 +92,10 @@ def gram_row_losses(error: F32, gram: F32) -> F64:
         part = error[:, start:stop]
         (product,) = scratch((part.shape, np.float32), use="products")
         np.matmul(part, gram[start:stop, start:stop], out=product)
-        losses += np.einsum("ri,ri->r", product, part)
+        losses += np.vecdot(product, part)
         if stop < in_features:
             np.matmul(error[:, stop:], gram[stop:, start:stop], out=product)
-            losses += 2.0 * np.einsum("ri,ri->r", product, part)
+            losses += 2.0 * np.vecdot(product, part)
     return losses
 
 
@@ -117,25 +128,41 @@ def direct_loss(error: F32, x: F32) -> float:
     return float((outputs * outputs).sum() / len(x))
 
 
-def quantization_errors(weight: F32, fold: LinearFold, quantizer: Quantizer) -> Iterator[tuple[slice, F32]]:
+def _scaled_rows(weights: Sequence[F32], first: int, last: int, fold: LinearFold, out: F32) -> None:
+    """Put rows first to last of layers that lie one below the other, scaled, into out."""
+    start = 0  # of a layer
+    for weight in weights:
+        rows = slice(max(first - start, 0), min(last - start, len(weight)))
+        if rows.start < rows.stop:
+            place = slice(start + rows.start, start + rows.stop)  # among the rows of all
+            fold.part(place).scale(weight[rows], out=out[place.start - first : place.stop - first])
+        start += len(weight)
+
+
+def quantization_errors(
+    weights: Sequence[F32], fold: LinearFold, quantizer: Quantizer
+) -> Iterator[tuple[slice, F32]]:
     """Yield (rows, E) with E = Q(clip(W s / r)) r / s - W, the error in the original layer's terms.
 
+    W are layers (out_features, in_features) that read the same input, taken as one: their rows one below the other.
     E, float32 (at most ROWS, in_features), lies in memory of the calling thread: use it before asking for the next.
     """
-    step = max(1, QUANTIZER_ELEMENTS // weight.shape[1])
-    for first in range(0, len(weight), ROWS):
-        rows = slice(first, min(first + ROWS, len(weight)))
-        (slab,) = scratch(((rows.stop - first, weight.shape[1]), np.float32), use="errors")
-        for start in range(first, rows.stop, step):
-            part = slice(start, min(start + step, rows.stop))
-            error = slab[part.start - first : part.stop - first]
-            scaled = fold.scale(weight, part)
-            np.subtract(quantizer(fold.limit(scaled, part)), scaled, out=error)
+    in_features, total = weights[0].shape[1], sum(map(len, weights))
+    step = max(1, QUANTIZER_ELEMENTS // in_features)
+    for first in range(0, total, ROWS):
+        last = min(first + ROWS, total)
+        (slab,) = scratch(((last - first, in_features), np.float32), use="errors")
+        _scaled_rows(weights, first, last, fold, slab)
+        for start in range(first, last, step):
+            rows = slice(start, min(start + step, last))
+            error = slab[start - first : rows.stop - first]
+            rounded = quantizer(error) if fold.clip is None else quantizer(error, clip=fold.clip[rows])
+            np.subtract(rounded, error, out=error)
             if fold.columns is not None:
                 error /= fold.columns
             if fold.rows is not None:
-                error *= fold.rows[part, None]
-        yield rows, slab
+                error *= fold.rows[rows, None]
+        yield slice(first, last), slab
 
 
 def row_losses(weight: F32, fold: LinearFold, statistics: Statistics, quantizer: Quantizer) -> F64:
@@ -152,7 +179,7 @@ def row_losses(weight: F32, fold: LinearFold, statistics: Statistics, quantizer:
         A float weight, scaled and clipped -> the float weight of its integers.
     """
     losses = np.empty(len(weight), dtype=np.float64)
-    for rows, error in quantization_errors(weight, fold, quantizer):
+    for rows, error in quantization_errors([weight], fold, quantizer):
         losses[rows] = gram_row_losses(error, statistics.gram_sum)
     return losses / statistics.count
 
@@ -185,9 +212,8 @@ class GramObjective:
     def __call__(self, channel_scales: F32) -> float:
         fold = LinearFold(columns=channel_scales)
         total = 0.0
-        for weight in self._weights:
-            for _, error in quantization_errors(weight, fold, self._quantizer):
-                total += gram_loss(error, self._statistics.gram_sum)
+        for _, error in quantization_errors(self._weights, fold, self._quantizer):
+            total += gram_loss(error, self._statistics.gram_sum)
         return total / (self._statistics.count * sum(len(weight) for weight in self._weights))
 
 
@@ -219,9 +245,8 @@ class FeedbackObjective:
     def __call__(self, channel_scales: F32) -> float:
         fold = LinearFold(columns=channel_scales)
         squares = np.zeros(len(self._importance), dtype=np.float64)
-        for weight in self._weights:
-            for _, error in quantization_errors(weight, fold, self._quantizer):
-                squares += np.einsum("ri,ri->i", error, error)
+        for _, error in quantization_errors(self._weights, fold, self._quantizer):
+            squares += np.einsum("ri,ri->i", error, error)
         return float(squares @ self._importance) / sum(len(weight) for weight in self._weights)
 
 

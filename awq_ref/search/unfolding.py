@@ -108,7 +108,7 @@ def row_gains(weight: F32, stored: F32, columns: F32 | None) -> Gains:
     require_shape("row_gains", "stored", stored, weight.shape)
     dot, square = np.zeros(len(weight), dtype=np.float64), np.zeros(len(weight), dtype=np.float64)
     for rows in _slabs(weight.shape):
-        expected = LinearFold(columns=columns).scale(weight, rows)  # (rows, in_features)
+        expected = LinearFold(columns=columns).scale(weight[rows])  # (rows, in_features)
         dot[rows] = (expected * stored[rows]).sum(axis=1, dtype=np.float64)
         square[rows] = (expected * expected).sum(axis=1, dtype=np.float64)
     return Gains(dot, square)
