@@ -19,15 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from awq_ref.dtypes import F32
-from awq_ref.model.ops import causal_mask, soft_cap, take_exponentials, window_mask
+from awq_ref.model.ops import SMALL_SCORE, causal_mask, soft_cap, take_exponentials, window_mask
 from awq_ref.threads import blas_on_one_thread, default_threads, run_in_shares, run_jobs
 
-TILE_SCORES = 2**18  # scores in a tile: 1 MiB of float32
-TILE_QUERIES = 128  # more of them would spend more work on columns that the causal mask then hides
-
-THREADED_KEYS = (
-    2**18
-)  # numbers in the keys that few queries see: fewer are done before a second thread has started
+TILE_SCORES = 2**19  # scores in a tile: 2 MiB of float32
+TILE_QUERIES = 64  # more of them would spend more work on columns that the causal mask then hides
+# Numbers in the keys that few queries see: fewer are done before a second thread has started.
+THREADED_KEYS = 2**18
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,17 @@ class Scores:
     def first_column(self, query_column: int) -> int:
         """Return the first column that a query sees."""
         return max(0, query_column - self.window + 1) if self.window else 0
+
+
+def _are_small(rows: F32, k: F32) -> bool:
+    """Tell whether no product of queries (..., rows, D) and keys (..., columns, D) exceeds SMALL_SCORE.
+
+    |q . k| <= |q| |k|. With few queries it would take longer to see than it saves: False.
+    """
+    if rows.shape[-2] < rows.shape[-1]:
+        return False
+    largest = np.vecdot(rows, rows).max() * np.vecdot(k, k).max()
+    return bool(largest <= SMALL_SCORE**2)
 
 
 def attend_tile(q: F32, k: F32, v: F32, *, scores: Scores, causal: F32 | None, padding: F32 | None) -> F32:
@@ -80,7 +89,8 @@ def attend_tile(q: F32, k: F32, v: F32, *, scores: Scores, causal: F32 | None, p
         by_token += window_mask(tokens, columns, scores.window)[:, None]
     if padding is not None:
         by_token += padding
-    sums = take_exponentials(weights)  # (..., tokens * R, 1)
+    small = padding is None and _are_small(rows, k)
+    sums = take_exponentials(weights, small=small)  # (..., tokens * R, 1)
     mixed: F32 = weights @ v  # (..., tokens * R, head_dim)
     mixed /= sums
     return mixed.reshape(q.shape)
@@ -161,27 +171,33 @@ def _by_heads(q: F32, k: F32, v: F32, scores: Scores, padding: F32 | None, alibi
 
 
 def _by_tiles(q: F32, k: F32, v: F32, scores: Scores, padding: F32 | None, alibi: F32 | None) -> F32:
-    """Attend tile by tile: some queries of one text's heads that share keys."""
+    """Attend tile by tile: some queries of one text, of as many heads as a tile has room for."""
     B, G, T, R, D = q.shape
     S = k.shape[2]
     causal = causal_mask(min(T, TILE_QUERIES)) if T > 1 else None
     mixed = np.empty((B, T, G, R, D), dtype=np.float32)
     step = min(TILE_QUERIES, max(1, TILE_SCORES // (R * S)))
 
-    def one_tile(job: tuple[int, int, int]) -> None:
-        b, g, first = job
-        last = min(first + step, T)
-        columns = slice(scores.first_column(S - T + first), S - T + last)  # all that the tile's queries see
+    def columns_of(first: int) -> slice:  # all that the queries of a tile see
+        return slice(scores.first_column(S - T + first), S - T + min(first + step, T))
+
+    def one_tile(job: tuple[int, int, slice]) -> None:
+        b, first, heads = job
+        last, columns = min(first + step, T), columns_of(first)
         bias = column_bias(
             None if padding is None else padding[b, columns],
-            None if alibi is None else alibi[b % len(alibi), g, :, columns],
+            None if alibi is None else alibi[b % len(alibi), heads, None, :, columns],
         )
-        seen = (k[b, g, columns], v[b, g, columns])
-        tile = attend_tile(q[b, g, first:last], *seen, scores=scores, causal=causal, padding=bias)
-        mixed[b, first:last, g] = tile
+        seen = (k[b, heads, columns], v[b, heads, columns])
+        tile = attend_tile(q[b, heads, first:last], *seen, scores=scores, causal=causal, padding=bias)
+        mixed[b, first:last, heads] = tile.transpose(1, 0, 2, 3)
 
-    firsts = reversed(range(0, T, step))  # the last queries see the most
-    jobs = [(b, g, first) for first in firsts for b, g in np.ndindex(B, G)]
+    jobs = []
+    for first in reversed(range(0, T, step)):  # the last queries see the most
+        columns = columns_of(first)
+        together = max(1, TILE_SCORES // (R * step * (columns.stop - columns.start)))
+        heads = [slice(g, min(g + together, G)) for g in range(0, G, together)]
+        jobs += [(b, first, some) for b in range(B) for some in heads]
     with blas_on_one_thread():
         run_jobs(one_tile, jobs, n_threads=default_threads())
     return mixed

@@ -29,6 +29,8 @@ import numpy as np
 
 from awq_ref.dtypes import F32
 
+# exp(60) = 1.1e26: thousands of such weights, times values up to 1e8, are in float32's range, and so is exp(-60).
+SMALL_SCORE = 60.0
 # The polynomial of [LLM-10], from the constant up: log(Q(a) / t) + a**2 / 2 at 400 Chebyshev nodes of t for
 # 0 <= a <= 14, Q by float64's erfc, fitted to 5e-8.
 TAIL_STEP = 0.35
@@ -219,15 +221,23 @@ def soft_cap(x: F32, cap: float, *, out: F32 | None = None) -> F32:
     return y
 
 
-def take_exponentials(scores: F32) -> F32:
+def take_exponentials(scores: F32, *, small: bool = False) -> F32:
     """Overwrite scores by exp(scores - maximum) along the last axis; return the sums, (..., 1).
 
     Scores may be -inf, but not a whole row of them. Dividing by the sums is left to the caller, who may have
     a smaller array to divide (attention divides its output).
+
+    Parameters
+    ----------
+    scores : float32 array, shape (..., columns)
+    small : bool
+        None but -inf is beyond +-SMALL_SCORE: the maximum need not be subtracted, the quotients are the same.
     """
-    scores -= scores.max(axis=-1, keepdims=True)
+    if not small:
+        scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
-    sums: F32 = scores.sum(axis=-1, keepdims=True)
+    ones = np.ones(scores.shape[-1], dtype=np.float32)
+    sums: F32 = np.matmul(scores, ones)[..., None]  # BLAS adds up faster than sum(axis=-1)
     return sums
 
 
