@@ -17,6 +17,7 @@ Source: docs/equations.md#awq-5.
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from awq_ref.threads import blas_on_one_thread, default_threads, run_in_shares, 
 FORMAT = "awq_ref.statistics"
 # Columns of the Gram matrix that one product makes: the temporary is a panel.
 LEAST_PANEL, MOST_PANEL = 64, 256
+SIZES = 256  # tokens whose |x| are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -89,19 +91,36 @@ def _panels(in_features: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + width, in_features)
 
 
-def add_gram(tokens: F32, gram_sum: F32) -> None:
-    """Add X^T X of tokens (n, in_features) to the lower triangle of gram_sum, panel by panel, on several threads."""
+def _add_panel(tokens: F32, gram_sum: F32, start: int, stop: int) -> None:
+    """Add columns start to stop of X^T X, from the diagonal down, to those of gram_sum."""
+    columns = tokens[:, start:stop]
+    for rows in (slice(start, stop), slice(stop, tokens.shape[1])):  # of the first, BLAS computes one half
+        (product,) = scratch(((gram_sum[rows].shape[0], stop - start), np.float32))
+        np.matmul(tokens[:, rows].T, columns, out=product)
+        gram_sum[rows, start:stop] += product
 
-    def add_panel(panel: tuple[int, int]) -> None:
-        start, stop = panel
-        columns = tokens[:, start:stop]
-        for rows in (slice(start, stop), slice(stop, tokens.shape[1])):  # of the first, BLAS computes one half
-            (product,) = scratch(((gram_sum[rows].shape[0], stop - start), np.float32))
-            np.matmul(tokens[:, rows].T, columns, out=product)
-            gram_sum[rows, start:stop] += product
 
+def _add_sizes(tokens: F32, abs_sum: F64) -> None:
+    """Add sum |x| of tokens (n, in_features) to abs_sum."""
+    for first in range(0, len(tokens), SIZES):
+        part = tokens[first : first + SIZES]
+        (sizes,) = scratch((part.shape, np.float32))
+        abs_sum += np.abs(part, out=sizes).sum(axis=0, dtype=np.float64)
+
+
+def add_gram(tokens: F32, gram_sum: F32, abs_sum: F64 | None = None) -> None:
+    """Add X^T X of tokens (n, in_features) to the lower triangle of gram_sum, panel by panel, on several threads.
+
+    Parameters
+    ----------
+    abs_sum : float64 array, shape (in_features,), optional
+        Receives sum |x| too.
+    """
+    jobs = [partial(_add_panel, tokens, gram_sum, *panel) for panel in _panels(tokens.shape[1])]
+    if abs_sum is not None:
+        jobs.insert(0, partial(_add_sizes, tokens, abs_sum))
     with blas_on_one_thread():
-        run_jobs(add_panel, _panels(tokens.shape[1]), n_threads=default_threads())
+        run_jobs(lambda job: job(), jobs, n_threads=default_threads())
 
 
 def add_product(x: F32, y: F32, total: F32) -> None:
@@ -169,18 +188,14 @@ class StatisticsAccumulator:
         require_shape("StatisticsAccumulator", self._site, x, (*x.shape[:-1], in_features))
         require_dtype("StatisticsAccumulator", self._site, x, np.float32)
         tokens = x.reshape(-1, in_features)  # (tokens, in_features)
-        abs_sum = np.empty(in_features, dtype=np.float64)
+        abs_sum = np.zeros(in_features, dtype=np.float64)
 
-        def add_up(start: int, stop: int) -> None:
-            abs_sum[start:stop] = np.abs(tokens[:, start:stop]).sum(axis=0, dtype=np.float64)
-
-        run_in_shares(add_up, in_features, n_threads=default_threads(), multiple=64)
+        with np.errstate(over="ignore", invalid="ignore"):  # finish() reports an overflow
+            add_gram(tokens, self._gram_sum, abs_sum)
         if not np.isfinite(abs_sum).all():  # sums of finite float32 are finite in float64
             require_finite(f"calibration, inputs of {self._site}", "the activation", tokens)
         self._abs_sum += abs_sum
         self._count += len(tokens)
-        with np.errstate(over="ignore", invalid="ignore"):  # finish() reports an overflow
-            add_gram(tokens, self._gram_sum)
 
     def finish(self) -> SiteStatistics:
         """Return the statistics and give the arrays away: the accumulator cannot be used again.
@@ -226,10 +241,10 @@ def save_statistics(
         tensors[f"{site}.abs_sum"] = entry.abs_sum
         tensors[f"{site}.gram_sum"] = np.ascontiguousarray(entry.gram_sum)
     counts = {site: entry.count for site, entry in statistics.items()}
-    partial = Path(f"{path}.partial")
+    unfinished = Path(f"{path}.partial")
     metadata = {"format": FORMAT, "counts": json.dumps(counts), "source": json.dumps(dict(source or {}))}
-    save_file(tensors, partial, metadata=metadata)
-    partial.replace(path)
+    save_file(tensors, unfinished, metadata=metadata)
+    unfinished.replace(path)
 
 
 def load_statistics(path: str | Path) -> tuple[dict[str, SiteStatistics], dict[str, Any]]:

@@ -16,7 +16,7 @@ up_proj, unless they are parts of one product (`joined`). An array that a linear
 Source: Touvron et al. 2023, arXiv:2302.13971, section 2.2; Shazeer 2020, arXiv:2002.05202 (gated MLP).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -40,6 +40,7 @@ STREAM_NORMS: dict[Place, Place] = {
     "after_mlp": "stream_after_mlp",
 }
 QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+THREADED_NUMBERS = 2**18  # fewer are normed or turned before a second thread has started
 GATE_TILE = 2**16  # elements of the MLP's gate that are worked on at a time: 256 KiB
 
 
@@ -69,14 +70,24 @@ def arithmetic() -> Iterator[None]:
         yield
 
 
+def _in_shares(work: Callable[[int, int], None], rows: int, size: int) -> None:
+    """Call work(start, stop) on shares of rows that hold `size` numbers together, on several threads if they are many."""
+    run_in_shares(work, rows, n_threads=default_threads() if size >= THREADED_NUMBERS else 1)
+
+
 def _turn(x: F32, config: ModelConfig, context: Context, *, out: F32) -> None:
     """Turn queries or keys (B, T, G, R, D) by their positions, into out; copy them in a layer without rope."""
-    if config.has_rope(context.layer):
-        near = context.near if config.window(context.layer) else None
-        cos, sin = near or (context.cos, context.sin)
-        apply_rope(x, cos, sin, out=out, neighbours=config.rope.neighbours)
-    else:
+    if not config.has_rope(context.layer):
         out[...] = x
+        return
+    near = context.near if config.window(context.layer) else None
+    cos, sin = near or (context.cos, context.sin)
+
+    def some_tokens(start: int, stop: int) -> None:
+        here = np.s_[:, start:stop]
+        apply_rope(x[here], cos[here], sin[here], out=out[here], neighbours=config.rope.neighbours)
+
+    _in_shares(some_tokens, x.shape[1], x.size)
 
 
 def _keys_and_values(k: F32, v: F32, config: ModelConfig, context: Context) -> tuple[F32, F32]:
@@ -104,8 +115,15 @@ def normed(x: F32, block: Block, config: ModelConfig, place: Place) -> F32:
     if name is None:
         return x
     weight, bias = block.norms[name], block.norms.get(f"{name}.bias")
-    parts = x.reshape(*x.shape[:-1], -1, len(weight))  # (..., n, width): n = 1 unless heads are apart
-    return apply_norm(config.family.norm, parts, weight, bias, eps=config.rms_norm_eps).reshape(x.shape)
+    parts = x.reshape(-1, len(weight))  # of a token one, or one for each head
+    y = np.empty(parts.shape, dtype=np.float32)
+
+    def some_parts(start: int, stop: int) -> None:
+        here = slice(start, stop)
+        apply_norm(config.family.norm, parts[here], weight, bias, eps=config.rms_norm_eps, out=y[here])
+
+    _in_shares(some_parts, len(parts), x.size)
+    return y.reshape(x.shape)
 
 
 def add_branch(stream: F32, y: F32, block: Block, config: ModelConfig, place: Place) -> F32:

@@ -48,7 +48,7 @@ TAIL = (
 )
 
 
-def rms_norm(x: F32, weight: F32, *, eps: float) -> F32:
+def rms_norm(x: F32, weight: F32, *, eps: float, out: F32 | None = None) -> F32:
     """Divide each token by its root mean square, then scale each channel.
 
     Equation [LLM-1]  y_i = g_i x_i / sqrt(mean_j(x_j**2) + eps)
@@ -70,12 +70,12 @@ def rms_norm(x: F32, weight: F32, *, eps: float) -> F32:
     [[0.75, 1.5]]
     """
     mean_square: F32 = np.vecdot(x, x)[..., None] / x.shape[-1]  # (..., 1)
-    y: F32 = x / np.sqrt(mean_square + eps)
+    y: F32 = np.divide(x, np.sqrt(mean_square + eps), out=out)
     y *= weight
     return y
 
 
-def layer_norm(x: F32, weight: F32, *, eps: float) -> F32:
+def layer_norm(x: F32, weight: F32, *, eps: float, out: F32 | None = None) -> F32:
     """Subtract each token's mean, divide by its standard deviation, then scale each channel.
 
     Equation [LLM-9]  y_i = g_i (x_i - m) / sqrt(mean_j((x_j - m)**2) + eps),   m = mean_j(x_j)
@@ -96,7 +96,7 @@ def layer_norm(x: F32, weight: F32, *, eps: float) -> F32:
     >>> layer_norm(np.float32([[4, 10]]), np.float32([1, 2]), eps=7.0).tolist()
     [[-0.75, 1.5]]
     """
-    return rms_norm(x - x.mean(axis=-1, keepdims=True), weight, eps=eps)
+    return rms_norm(x - x.mean(axis=-1, keepdims=True), weight, eps=eps, out=out)
 
 
 def silu(x: F32, *, out: F32 | None = None) -> F32:
@@ -295,9 +295,9 @@ ACTIVATIONS: dict[str, Callable[..., F32]] = {
 }
 
 
-def apply_norm(kind: str, x: F32, weight: F32, bias: F32 | None, *, eps: float) -> F32:
-    """Return x after a norm of NORMS, plus the bias if there is one; a new array."""
-    y = NORMS[kind](x, weight, eps=eps)
+def apply_norm(kind: str, x: F32, weight: F32, bias: F32 | None, *, eps: float, out: F32 | None = None) -> F32:
+    """Return x after a norm of NORMS, plus the bias if there is one: out, or a new array."""
+    y = NORMS[kind](x, weight, eps=eps, out=out)
     if bias is not None:
         y += bias
     return y
