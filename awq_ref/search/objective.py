@@ -26,6 +26,7 @@ from awq_ref.search.folding import LinearFold
 from awq_ref.threads import scratch
 
 PANEL = 128  # columns of the Gram matrix in one product
+SQUARE = 256  # columns of E^T E in one product
 ROWS = 1024  # rows in one product: below this BLAS repacks the Gram matrix too often
 QUANTIZER_ELEMENTS = 1 << 18  # weights handed to the quantizer at once: its temporaries stay in the cache
 
@@ -107,13 +108,31 @@ def gram_loss(error: F32, gram: F32) -> float:
     error : float32 array, shape (out_features, in_features)
         E = W_hat - W.
     gram : float32 array, shape (in_features, in_features)
+        Symmetric.
+
+    Notes
+    -----
+    As sum_ij (E^T E)_ij C_ij: a product of two halves of which, and of whose diagonal blocks, BLAS computes one, where
+    the rows one by one (`gram_row_losses`) cost more by a quarter.
 
     Examples
     --------
     >>> gram_loss(np.float32([[1.0, 2.0]]), np.float32([[1.0, 0.5], [0.5, 3.0]]))
     15.0
     """
-    return float(gram_row_losses(error, gram).sum())
+    require_shape("gram_loss", "error", error, (None, None))
+    in_features = error.shape[1]
+    require_shape("gram_loss", "gram", gram, (in_features, in_features))
+    total = 0.0
+    for start in range(0, in_features, SQUARE):
+        stop = min(start + SQUARE, in_features)
+        columns = error[:, start:stop]
+        for rows, times in ((slice(start, stop), 1.0), (slice(stop, in_features), 2.0)):
+            part = gram[rows, start:stop]
+            (product,) = scratch((part.shape, np.float32), use="products")
+            np.matmul(error[:, rows].T, columns, out=product)
+            total += times * float(np.vecdot(product, part).sum(dtype=np.float64))
+    return total
 
 
 def direct_loss(error: F32, x: F32) -> float:
