@@ -144,7 +144,7 @@ def group_range(
     _require_finite_range(who, low, high)
     if clip is not None:
         limit = checked_clip(who, clip, (low.shape[0], low.shape[1]))
-        low, high = np.clip(low, -limit, limit), np.clip(high, -limit, limit)
+        low, high = (np.minimum(np.maximum(edge, -limit), limit) for edge in (low, high))
     if spec.range_rule == "zero":
         low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
     return low, high
@@ -212,7 +212,8 @@ def grid_of_range(
     if spec.symmetric:
         return scales, np.full(scales.shape, spec.symmetric_zero_point, dtype=np.uint8)
     with np.errstate(over="ignore"):  # "minmax" alone: a far one-sided group; clipped to the grid's end
-        zero_point = np.clip(-np.rint(low / scales.astype(np.float32)), 0.0, float(spec.qmax))
+        wanted = -np.rint(low / scales.astype(np.float32))
+    zero_point = np.minimum(np.maximum(wanted, 0.0), float(spec.qmax))
     return scales, zero_point.astype(np.uint8)
 
 
