@@ -11,6 +11,7 @@ from awq_ref.calibration.observe import (
     Observations,
     Observed,
     StridedTokens,
+    Unread,
     clip_token_stride,
     observe,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "SiteStatistics",
     "StatisticsAccumulator",
     "StridedTokens",
+    "Unread",
     "clip_token_stride",
     "llm_awq_windows",
     "load_statistics",

@@ -1,6 +1,7 @@
 """Observation: what enters the linear layers of a block while the block runs.
 
     Observed          a linear layer that also shows its input to listeners
+    Unread            one that is there for what enters it
     StridedTokens     a listener that keeps every k-th token (llm-awq's clip search judges on such a sample)
     clip_token_stride k, as llm-awq chooses it
     observe           run a block, return the statistics of its sites
@@ -51,6 +52,17 @@ class Observed:
         for listener in self._listeners:
             listener.add(x)
         return self._linear(x)
+
+
+class Unread:
+    """A linear layer whose output nobody is going to read: zeros, for which nothing is multiplied."""
+
+    def __init__(self, linear: LinearOperator) -> None:
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.resident_bytes = linear.resident_bytes
+
+    def __call__(self, x: F32) -> F32:
+        return np.broadcast_to(np.float32(0.0), (*x.shape[:-1], self.out_features))
 
 
 class StridedTokens:

@@ -6,20 +6,19 @@ observed_blocks   block after block: float weights, statistics, and what the rec
 from collections.abc import Iterator
 from functools import partial
 
-from awq_ref.calibration import clip_token_stride, observe
+from awq_ref.calibration import Unread, clip_token_stride, observe
 from awq_ref.checkpoint import Checkpoint
 from awq_ref.dtypes import I64
-from awq_ref.model import ModelConfig, block_prefix, make_context
+from awq_ref.model import Block, ModelConfig, block_prefix, make_context
 from awq_ref.pipeline.load import read_block
 from awq_ref.pipeline.observation import ObservedBlock, embed_windows, located, module_runners, run_block
 from awq_ref.pipeline.plans import layer_plan
 from awq_ref.pipeline.states import States, StateStore
 from awq_ref.search import Recipe, routed_sites, site_inputs
+from awq_ref.spec import LinearOperator
 
-FLOAT, ROUNDED = (
-    "float",
-    "rounded",
-)  # the two streams: of the float model, and of the one that is rounded so far
+# The two streams: of the float model, and of the one that is rounded so far.
+FLOAT, ROUNDED = "float", "rounded"
 
 
 def _entering(
@@ -38,6 +37,16 @@ def _entering(
     hidden = store.blank(shape, FLOAT, 0)
     embed_windows(checkpoint, config, windows, hidden)
     return hidden, hidden.copy() if follows_drift else None
+
+
+def _to_observe(block: Block, config: ModelConfig, layer: int) -> dict[str, LinearOperator]:
+    """Return the linears to run: what the last of the model's MLP makes goes nowhere."""
+    if layer < config.num_hidden_layers - 1:
+        return block.linears
+    experts = config.family.experts
+    parts = [config.family.mlp, *(experts.of(e) for e in range(config.n_experts(layer)) if experts)]
+    ends = {down for _, _, down in parts}
+    return {name: Unread(linear) if name in ends else linear for name, linear in block.linears.items()}
 
 
 def observed_blocks(
@@ -85,8 +94,9 @@ def observed_blocks(
             norms=block.norms, config=config, context=context.at_layer(layer), hidden=hidden, after=after,
         )  # fmt: skip
         with located(block_prefix(config, layer).rstrip(".")):
+            linears = _to_observe(block, config, layer)
             observations = observe(
-                run, block.linears, site_inputs(plan), token_stride=stride, may_miss=routed_sites(plan)
+                run, linears, site_inputs(plan), token_stride=stride, may_miss=routed_sites(plan)
             )
         if layer < last:
             store.keep(after, FLOAT, layer + 1)
@@ -94,7 +104,7 @@ def observed_blocks(
         streams = None if drifted is None else (context.at_layer(layer), hidden, drifted)
         leaving = store.blank(shape, ROUNDED, layer + 1) if drifts and store.spilled else drifted
         found = ObservedBlock(layer, block, observations, modules, streams, leaving)
-        del block, observations, modules, streams, run
+        del block, linears, observations, modules, streams, run
         yield found
         del found  # before the next block is read
         hidden, drifted = after, leaving
