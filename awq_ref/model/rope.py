@@ -266,17 +266,21 @@ def apply_rope(x: F32, cos: F32, sin: F32, *, out: F32, neighbours: bool = False
     Numerics: float32; each result is two rounded products and a rounded sum.
     """
     half = cos.shape[-1]
-    pairs = (
-        (slice(0, 2 * half, 2), slice(1, 2 * half, 2)) if neighbours else (slice(half), slice(half, 2 * half))
+    first, second = (
+        (np.s_[..., 0 : 2 * half : 2], np.s_[..., 1 : 2 * half : 2])
+        if neighbours
+        else (np.s_[..., :half], np.s_[..., half : 2 * half])
     )
-    first, second = (x[..., part] for part in pairs)
-    new_first, new_second = (out[..., part] for part in pairs)
-    product = second * sin
-    np.multiply(first, cos, out=new_first)
-    new_first -= product
-    np.multiply(first, sin, out=product)
-    np.multiply(second, cos, out=new_second)
-    new_second += product
+    # Tables as wide as a token's heads together: NumPy's loops are as long as what lies in one piece.
+    shape = (*np.broadcast_shapes(cos.shape[:-1], (1, *x.shape[1:])[: x.ndim - 1]), 2 * half)
+    cosines, sines = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
+    cosines[first], cosines[second] = cos, cos
+    sines[first], sines[second] = -sin, sin
+    turning = x[..., : 2 * half]
+    partners = np.empty(turning.shape, dtype=np.float32)
+    partners[first], partners[second] = turning[second], turning[first]
+    partners *= sines
+    np.add(turning * cosines, partners, out=out[..., : 2 * half])
     if 2 * half < x.shape[-1]:
         out[..., 2 * half :] = x[..., 2 * half :]
     return out
