@@ -14,9 +14,10 @@ pages can cost more than the arithmetic done in them: measured in a virtual mach
 """
 
 import os
+import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from contextvars import copy_context
 from functools import cached_property, lru_cache, partial
@@ -39,6 +40,7 @@ CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 CACHE = 16 * 2**20  # the last cache of a common processor
 # Environment variables: what BLAS heeds holds for us too.
 LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+SWITCH = 5e-4  # seconds for which a thread waits for the interpreter's lock before it asks the one that holds it
 MOST_THREADS = 8  # more than a few share one memory bus and gain nothing
 
 Wanted: TypeAlias = tuple[tuple[int, ...], type[Any]]
@@ -113,13 +115,34 @@ def cache_bytes() -> int:
     return max((int(size[:-1]) * 2**10 for size in sizes if size[-1:] == "K"), default=CACHE)
 
 
-class _BlasLimit:
-    """How many callers want BLAS on one thread, and how many threads it had before the first of them."""
+class _Shared:
+    """A context of the whole process: begun by the first caller who enters, ended by the last who leaves."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.callers = 0
-        self.before: list[int] = []
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if self.callers == 0:
+                self.begin()
+            self.callers += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self.lock:
+            self.callers -= 1
+            if self.callers == 0:
+                self.end()
+
+    def begin(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class _BlasLimit(_Shared):
+    """BLAS on one thread, and how many it had before."""
+
+    before: Sequence[int] = ()
 
     @cached_property
     def libraries(self) -> list[Any]:
@@ -130,26 +153,37 @@ class _BlasLimit:
             return []
         return [lib for lib in ThreadpoolController().lib_controllers if lib.user_api == "blas"]
 
-    def __enter__(self) -> None:
-        with self.lock:
-            if self.callers == 0:
-                self.before = [library.get_num_threads() for library in self.libraries]
-                self._set([1] * len(self.before))
-            self.callers += 1
+    def begin(self) -> None:
+        self.before = [library.get_num_threads() for library in self.libraries]
+        self._set([1] * len(self.before))
 
-    def __exit__(self, *exception: object) -> None:
-        with self.lock:
-            self.callers -= 1
-            if self.callers == 0:
-                self._set(self.before)
+    def end(self) -> None:
+        self._set(self.before)
 
-    def _set(self, numbers: list[int]) -> None:
+    def _set(self, numbers: Sequence[int]) -> None:
         for library, number, before in zip(self.libraries, numbers, self.before, strict=True):
             if before != 1:
                 library.set_num_threads(number)
 
 
-_BLAS_LIMIT = _BlasLimit()
+class _QuickTurns(_Shared):
+    """The interpreter's lock asked for after SWITCH seconds.
+
+    A thread that lets go of the lock for a short call of NumPy's can have it back before the one that waits for it has
+    woken up, call after call, for as long as the interpreter's switch interval, 5 milliseconds: a share's whole time.
+    """
+
+    before = 0.0
+
+    def begin(self) -> None:
+        self.before = sys.getswitchinterval()
+        sys.setswitchinterval(min(self.before, SWITCH))
+
+    def end(self) -> None:
+        sys.setswitchinterval(self.before)
+
+
+_BLAS_LIMIT, _QUICK_TURNS = _BlasLimit(), _QuickTurns()
 
 
 def blas_on_one_thread() -> AbstractContextManager[None]:
@@ -238,11 +272,12 @@ def run_in_shares(
     for worker, start in others:
         share = partial(work, start, min(start + step, n_rows))
         worker.start(partial(copy_context().run, share))  # NumPy's errstate is the caller's
-    try:
-        work(0, step)
-    finally:  # the memory that the others write to stays theirs until they have ended
-        errors = [worker.wait() for worker, _ in others]
-        _IDLE.extend(worker for worker, _ in others)
+    with _QUICK_TURNS:
+        try:
+            work(0, step)
+        finally:  # the memory that the others write to stays theirs until they have ended
+            errors = [worker.wait() for worker, _ in others]
+            _IDLE.extend(worker for worker, _ in others)
     for error in errors:
         if error is not None:
             raise error
