@@ -38,9 +38,10 @@ THREADED_WEIGHTS = 2**19  # a smaller layer is done before a second thread has s
 KEPT_BYTES = 31 * 2**20  # glibc hands larger blocks back to the system whatever has been freed
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 CACHE = 16 * 2**20  # the last cache of a common processor
-# Environment variables: what BLAS heeds holds for us too.
-LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-SWITCH = 5e-4  # seconds for which a thread waits for the interpreter's lock before it asks the one that holds it
+LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # of the environment: what BLAS heeds holds for us too
+SWITCH = (
+    5e-4  # seconds for which a thread waits for the interpreter's lock before it asks the one that holds it
+)
 MOST_THREADS = 8  # more than a few share one memory bus and gain nothing
 
 Wanted: TypeAlias = tuple[tuple[int, ...], type[Any]]
@@ -62,8 +63,7 @@ def scratch(*wanted: Wanted, use: str = "share") -> list[Any]:
 
     Parameters
     ----------
-    *wanted : (shape, dtype)
-        The arrays that are needed at the same time.
+    *wanted : (shape, dtype), of the arrays that are needed at the same time
     use : str
         What for: a function that hands work to others keeps its own memory under another name than theirs.
     """
@@ -88,10 +88,7 @@ def scratch(*wanted: Wanted, use: str = "share") -> list[Any]:
 
 
 def default_threads() -> int:
-    """Return how many threads to use: one per processor that this process may use, at most MOST_THREADS.
-
-    The environment variables LIMITS may say fewer.
-    """
+    """Return how many threads to use: one per processor of this process, at most MOST_THREADS; LIMITS may say fewer."""
     has = hasattr(os, "sched_getaffinity")  # macOS and Windows have none
     processors = len(os.sched_getaffinity(0)) if has else os.cpu_count() or 1
     said = [os.environ.get(name, "") for name in LIMITS]
@@ -100,10 +97,9 @@ def default_threads() -> int:
 
 @lru_cache(maxsize=1)
 def keep_freed_memory() -> None:
-    """Let the C library keep freed arrays of up to KEPT_BYTES for those that come next, where it is glibc.
+    """Let glibc keep freed arrays of up to KEPT_BYTES for those that come next: it does once it has freed one so large.
 
-    It begins to do so when a block of that size has been freed. Until then an array of some megabytes can get fresh
-    pages at every use.
+    Until then an array of some megabytes can get fresh pages at every use.
     """
     np.empty(KEPT_BYTES, dtype=np.uint8)  # made and freed, never touched
 
@@ -134,9 +130,10 @@ class _Shared:
             if self.callers == 0:
                 self.end()
 
-    def begin(self) -> None: ...
+    def begin(self) -> None:
+        raise NotImplementedError
 
-    def end(self) -> None: ...
+    end = begin
 
 
 class _BlasLimit(_Shared):
@@ -167,10 +164,9 @@ class _BlasLimit(_Shared):
 
 
 class _QuickTurns(_Shared):
-    """The interpreter's lock asked for after SWITCH seconds.
+    """The interpreter's lock asked for after SWITCH seconds, not after 5 milliseconds: a share's whole time.
 
-    A thread that lets go of the lock for a short call of NumPy's can have it back before the one that waits for it has
-    woken up, call after call, for as long as the interpreter's switch interval, 5 milliseconds: a share's whole time.
+    So long a thread that lets go of it for short calls of NumPy's may have it back before one that waits has woken up.
     """
 
     before = 0.0
@@ -189,8 +185,7 @@ _BLAS_LIMIT, _QUICK_TURNS = _BlasLimit(), _QuickTurns()
 def blas_on_one_thread() -> AbstractContextManager[None]:
     """Return a context in which BLAS uses the calling thread alone, for every thread of the process.
 
-    Our threads each bring their own products: BLAS's would only get in their way. Nothing is limited where
-    threadpoolctl is not installed; results are the same.
+    Our threads bring products of their own. Without threadpoolctl nothing is limited; results are the same.
     """
     return _BLAS_LIMIT
 
@@ -243,10 +238,9 @@ if hasattr(os, "register_at_fork"):  # a forked child inherits no threads
 
 def _worker() -> _Worker:
     """An idle worker, or a new one: callers in several threads at once have each their own."""
-    try:
+    with suppress(IndexError):
         return _IDLE.pop()
-    except IndexError:
-        return _Worker()
+    return _Worker()
 
 
 def run_in_shares(

@@ -71,7 +71,7 @@ def arithmetic() -> Iterator[None]:
 
 
 def _in_shares(work: Callable[[int, int], None], rows: int, size: int) -> None:
-    """Call work(start, stop) on shares of rows that hold `size` numbers together, on several threads if they are many."""
+    """Call work(start, stop) on shares of rows that hold `size` numbers together, on threads if those are many."""
     run_in_shares(work, rows, n_threads=default_threads() if size >= THREADED_NUMBERS else 1)
 
 

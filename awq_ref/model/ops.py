@@ -225,19 +225,13 @@ def take_exponentials(scores: F32, *, small: bool = False) -> F32:
     """Overwrite scores by exp(scores - maximum) along the last axis; return the sums, (..., 1).
 
     Scores may be -inf, but not a whole row of them. Dividing by the sums is left to the caller, who may have
-    a smaller array to divide (attention divides its output).
-
-    Parameters
-    ----------
-    scores : float32 array, shape (..., columns)
-    small : bool
-        None but -inf is beyond +-SMALL_SCORE: the maximum need not be subtracted, the quotients are the same.
+    a smaller array to divide (attention divides its output). Where scores are `small`, none but -inf beyond
+    +-SMALL_SCORE, the maximum need not be subtracted: the quotients are the same.
     """
     if not small:
         scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
-    ones = np.ones(scores.shape[-1], dtype=np.float32)
-    sums: F32 = np.matmul(scores, ones)[..., None]  # BLAS adds up faster than sum(axis=-1)
+    sums: F32 = (scores @ np.ones(scores.shape[-1], dtype=np.float32))[..., None]  # BLAS adds faster than sum
     return sums
 
 
@@ -295,7 +289,9 @@ ACTIVATIONS: dict[str, Callable[..., F32]] = {
 }
 
 
-def apply_norm(kind: str, x: F32, weight: F32, bias: F32 | None, *, eps: float, out: F32 | None = None) -> F32:
+def apply_norm(
+    kind: str, x: F32, weight: F32, bias: F32 | None, *, eps: float, out: F32 | None = None
+) -> F32:
     """Return x after a norm of NORMS, plus the bias if there is one: out, or a new array."""
     y = NORMS[kind](x, weight, eps=eps, out=out)
     if bias is not None:

@@ -197,8 +197,11 @@ def quantize_linear(
     who = "quantize_linear"
     scales, zero_point = choose_grid(weight, spec=spec, clip=clip, who=who)
     if clip is not None:
-        grouped = split_groups(weight, clip.shape[1])  # (out_features, n_groups, group_size)
-        weight = np.clip(grouped, -clip[:, :, None], clip[:, :, None]).reshape(weight.shape)
+        grouped, limit = (
+            split_groups(weight, clip.shape[1]),
+            clip[:, :, None],
+        )  # (out_features, n_groups, group_size)
+        weight = np.minimum(np.maximum(grouped, -limit), limit).reshape(weight.shape)
     return QuantizedLinear(quantize(weight, scales, zero_point, spec=spec), scales, zero_point, spec, bias)
 
 

@@ -17,7 +17,7 @@ from awq_ref.spec import QuantSpec
 
 
 def _end_codes(low: F32, high: F32, delta: F32, zero_point: U8, qmax: int) -> tuple[F32, Bool]:
-    """The q - z of the ranges' edges (2, out_features, n_groups), and whether the grid holds any low, any high one back."""
+    """The q - z of the ranges' edges (2, out_features, n_groups), and which edge the grid holds back in any group."""
     z = zero_point.astype(np.float32)
     with np.errstate(over="ignore"):  # "minmax" alone: a far one-sided group; infinity becomes the grid's end
         wanted = np.rint(np.stack((low, high)) / delta)

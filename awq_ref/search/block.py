@@ -15,6 +15,7 @@ import numpy as np
 from awq_ref.checks import require_names
 from awq_ref.dtypes import F32, F64, I64
 from awq_ref.errors import ShapeError
+from awq_ref.search.block_clips import BlockClips
 from awq_ref.search.candidates import (
     CANDIDATES,
     WEIGHTED_CANDIDATES,
@@ -23,23 +24,20 @@ from awq_ref.search.candidates import (
     relative_weight_mean,
 )
 from awq_ref.search.channel_scales import ScaleSearch, Trials, pool, search_together
-from awq_ref.search.clipping import diagonal_blocks, keep_better_rows, scale_blocks, search_clip, token_blocks
 from awq_ref.search.folding import LinearFold, StorageDtype, fold_into_norm, round_to
 from awq_ref.search.objective import (
-    ROWS,
     FeedbackObjective,
     GramObjective,
     ModuleObjective,
     ModuleRunner,
     Quantizer,
     Statistics,
-    row_losses,
 )
 from awq_ref.search.plan import ScaleGroup
 from awq_ref.search.recipes import Recipe
 from awq_ref.search.result import BlockResult, SiteReport
 from awq_ref.spec import QuantSpec
-from awq_ref.threads import blas_on_one_thread, default_threads, run_jobs
+from awq_ref.threads import blas_on_one_thread, default_threads
 
 
 @dataclass
@@ -141,52 +139,21 @@ class _Search:
             norm = round_to(norm / found.producer_scales, self.norm_dtype)
         self.norms[group.producer] = norm
 
-    def blocks(self, group: ScaleGroup, columns: F32 | None) -> F32:
-        """Return the diagonal Gram blocks of the inputs that the scaled consumers see."""
-        if self.recipe.clip_tokens:
-            blocks = token_blocks(self.clip_tokens[group.site], self.group_size)
-        else:
-            statistics = self.statistics[group.site]
-            blocks = diagonal_blocks(statistics.gram_sum, self.group_size) * (1.0 / statistics.count)
-        return blocks if columns is None else scale_blocks(blocks, columns)
-
-    def clip(self, group: ScaleGroup, name: str, rows: slice, blocks: F32) -> tuple[F32 | None, F64]:
-        """Search the clips of some rows of one consumer; return those that are kept, and the losses of the rows."""
-        weight, fold = self.weights[name][rows], self.folds[name].part(rows)
-        losses = partial(row_losses, weight, statistics=self.statistics[group.site], quantizer=self.quantizer)
-        if not self.recipe.clips(name):
-            return None, losses(fold)
-        scaled = fold.scale(weight)
-        clip = search_clip(scaled, blocks, quantizer=self.quantizer, ratios=self.recipe.clip_ratios).clip
-        after = losses(replace(fold, clip=clip))
-        return keep_better_rows(scaled, clip, losses(fold), after) if self.recipe.clip_guard else (clip, after)
-
     def clip_all(self, plan: Sequence[ScaleGroup]) -> dict[str, F64]:
         """Search and keep the clips of the sites that the recipe clips; return the losses of their rows."""
-        jobs = []
-        for group in plan:
-            if any(map(self.recipe.clips, group.consumers)):
-                blocks = self.blocks(group, self.folds[group.consumers[0]].columns)
-                jobs += [(group, name, rows, blocks) for name in group.consumers for rows in self.slabs(name)]
-        found: dict[tuple[str, int], tuple[F32 | None, F64]] = {}
-
-        def one(job: tuple[ScaleGroup, str, slice, F32]) -> None:
-            found[job[1], job[2].start] = self.clip(*job)
-
-        jobs.sort(key=lambda job: -self.weights[job[1]][job[2]].size)
-        run_jobs(one, jobs, n_threads=default_threads())
+        clips = BlockClips(
+            self.weights,
+            self.folds,
+            self.statistics,
+            self.clip_tokens,
+            self.recipe,
+            self.quantizer,
+            self.group_size,
+        )
         losses = {}
-        for name in dict.fromkeys(name for _, name, _, _ in jobs):
-            clips, parts = zip(*(found[name, rows.start] for rows in self.slabs(name)), strict=True)
-            losses[name] = np.concatenate(parts)
-            if self.recipe.clips(name):
-                self.folds[name] = replace(self.folds[name], clip=np.concatenate(clips))
+        for name, (clip, of_rows) in clips.search(plan).items():
+            self.folds[name], losses[name] = replace(self.folds[name], clip=clip), of_rows
         return losses
-
-    def slabs(self, name: str) -> list[slice]:
-        """Return the rows of a layer that are clipped at a time."""
-        rows = len(self.weights[name])
-        return [slice(first, min(first + ROWS, rows)) for first in range(0, rows, ROWS)]
 
     def report(self, group: ScaleGroup, found: ScaleSearch, row_losses: Mapping[str, F64]) -> SiteReport:
         """Return the report of a site, given the losses of its clipped consumers' rows."""

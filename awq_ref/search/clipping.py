@@ -105,18 +105,24 @@ def _search_groups(
     largest = np.maximum(extremes[1], -extremes[0]) + 0.0  # (n_groups * rows, 1), never -0
     best, best_loss = largest.copy(), np.full_like(largest, np.inf)
     before = best_loss
-    error, moved = np.empty_like(groups), np.empty_like(groups)  # one pair for all ratios
+    error, half = np.empty_like(groups), groups.shape[2] // 2
+    # Blocks are symmetric: e C e^T needs the lower left quarter twice, and the upper right one not at all.
+    left, right = blocks[:, :, :half].copy(), blocks[:, half:, half:]
+    left[:, half:] *= 2.0
     for ratio in ratios:
         limit = largest * ratio
         rounded = quantizer(weights, clip=limit, extremes=extremes)
         np.subtract(rounded, weights, out=error.reshape(weights.shape))
-        np.matmul(error, blocks, out=moved)
-        loss: F32 = np.vecdot(moved, error).reshape(largest.shape)
+        loss: F32 = np.vecdot(error @ left, error[..., :half]) + np.vecdot(
+            error[..., half:] @ right, error[..., half:]
+        )
+        loss = loss.reshape(largest.shape)
         before = loss if ratio == 1.0 else before
         better = loss < best_loss
         np.copyto(best, limit, where=better)
         np.copyto(best_loss, loss, where=better)
-    return tuple(found.reshape(groups.shape[:2]) for found in (best, before, best_loss))
+    shape = groups.shape[:2]
+    return best.reshape(shape), before.reshape(shape), best_loss.reshape(shape)
 
 
 def search_clip(weight: F32, blocks: F32, *, quantizer: Quantizer, ratios: Sequence[float]) -> ClipSearch:
@@ -169,7 +175,9 @@ def search_clip(weight: F32, blocks: F32, *, quantizer: Quantizer, ratios: Seque
     for row, g in product(range(0, len(weight), n_rows), range(0, n_groups, together)):
         part = slice(row, row + n_rows), slice(g, g + together)
         copied = np.ascontiguousarray(groups[part].transpose(1, 0, 2))  # (together, n_rows, group_size)
-        for result, found in zip(results, _search_groups(copied, blocks[part[1]], quantizer, ratios), strict=True):
+        for result, found in zip(
+            results, _search_groups(copied, blocks[part[1]], quantizer, ratios), strict=True
+        ):
             result[part] = found.T
     return ClipSearch(*results)
 

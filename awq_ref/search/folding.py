@@ -214,7 +214,7 @@ class LinearFold:
             return scaled
         clip = self.clip[:, :, None]
         groups = scaled.reshape(len(scaled), clip.shape[1], -1)  # (out_features, n_groups, group_size)
-        return np.clip(groups, -clip, clip).reshape(scaled.shape)
+        return np.minimum(np.maximum(groups, -clip), clip).reshape(scaled.shape)
 
     def apply(self, weight: F32) -> F32:
         """Return the float32 weight that is to be quantized: scaled and clipped. A new array."""

@@ -39,9 +39,7 @@ class Quantizer(Protocol):
     Called with the limits of the groups only where there are some, with `extremes` only in the clip search.
     """
 
-    def __call__(
-        self, weight: F32, *, clip: F32 = ..., extremes: tuple[F32, F32] = ...
-    ) -> F32:
+    def __call__(self, weight: F32, *, clip: F32 = ..., extremes: tuple[F32, F32] = ...) -> F32:
         """Return the float weights that the integers of weights (rows, in_features) stand for."""
 
 

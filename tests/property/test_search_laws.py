@@ -1,5 +1,7 @@
 """Laws of the search: docs/equations.md, P-SCALE, P-FOLD, P-GRAM, P-CHOICE and P-INPUT."""
 
+from functools import partial
+
 import numpy as np
 from helpers.assertions import assert_close, assert_same_bits, frozen
 from helpers.strategies import activations, specs, weights
@@ -17,6 +19,7 @@ from awq_ref.search import (
     direct_loss,
     fold_into_linear,
     fold_into_norm,
+    gram_loss,
     gram_row_losses,
     keep_better_rows,
     plan_for,
@@ -99,6 +102,8 @@ def test_gram_loss_is_direct_loss(x, seed):
     bound = 1.01 * (len(x) + 56) * U * ((sizes @ wide.T) ** 2).sum(axis=1) / len(x)
     expected = np.array([direct_loss(row[None], x) for row in error])
     assert_close(gram_row_losses(error, gram), expected, atol=bound)
+    # tr(E^T E C): 3 + 1 times in E^T E and its product with C, 24 times where a row of them is added up: fewer.
+    assert abs(gram_loss(error, gram) - expected.sum()) <= bound.sum()
     powers = (2.0 ** rng.integers(-8, 9, 24)).astype(np.float32)
     assert_close(gram_row_losses(error * powers, scaled_gram(gram, powers)), expected, atol=bound)
     # with any scales: two more roundings, of e s
@@ -116,9 +121,7 @@ def test_the_chosen_scales_never_lose_to_rounding(drawn, data):
     x = data.draw(activations(in_features=weight.shape[1]))
     statistics = SiteStatistics.from_inputs(x)
 
-    def quantizer(w):
-        return pseudo_quantize(w, spec=spec)
-
+    quantizer = partial(pseudo_quantize, spec=spec)
     objective = GramObjective([weight], statistics, quantizer)
     found = search_channel_scales(
         objective, statistics.act_mean_abs, alphas=RECIPE.alphas, refine=RECIPE.refine
@@ -170,9 +173,7 @@ def test_inputs_are_not_written_to(x, seed):
     statistics = SiteStatistics(entry.count, frozen(entry.abs_sum), frozen(entry.gram_sum))
     spec = QuantSpec(bits=4, group_size=8)
 
-    def quantizer(w):
-        return pseudo_quantize(w, spec=spec)
-
+    quantizer = partial(pseudo_quantize, spec=spec)
     candidate(frozen(statistics.act_mean_abs), 0.5)
     GramObjective([weight], statistics, quantizer)(scales)
     fold = LinearFold(scales, rows, clip)

@@ -237,6 +237,32 @@ def test_blas_is_left_alone_without_threadpoolctl(monkeypatch):
     assert threads._BlasLimit().libraries == []
 
 
+def test_the_switch_interval_is_short_while_shares_run():
+    before, seen = sys.getswitchinterval(), []
+
+    def work(start, stop):
+        seen.append(sys.getswitchinterval())
+        if start == 0:
+            run_in_shares(lambda a, b: seen.append(sys.getswitchinterval()), 2, n_threads=2)
+
+    run_in_shares(work, 2, n_threads=2)
+    assert seen == pytest.approx([threads.SWITCH] * 4)
+    assert sys.getswitchinterval() == before
+    with pytest.raises(ZeroDivisionError):
+        run_in_shares(lambda start, stop: 1 // start, 2, n_threads=2)
+    assert sys.getswitchinterval() == before
+
+
+def test_a_shorter_switch_interval_stays():
+    before = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(1e-4)
+        run_in_shares(lambda start, stop: None, 2, n_threads=2)
+        assert sys.getswitchinterval() == pytest.approx(1e-4)
+    finally:
+        sys.setswitchinterval(before)
+
+
 def test_numpys_own_blas_is_limited():
     threadpoolctl = pytest.importorskip("threadpoolctl")
     before = [lib["num_threads"] for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas"]

@@ -11,9 +11,11 @@ def f32(*values):
     return np.array(values, dtype=np.float32)
 
 
-def three_levels(weight):
-    """-m, 0 or m with m the row's largest magnitude; rounding to the nearer, ties to 0. Groups of two."""
-    groups = weight.reshape(len(weight), -1, 2)
+def three_levels(weight, clip, extremes):
+    """-m, 0 or m with m the row's largest magnitude; rounding to the nearer, ties to 0. Groups of two as rows."""
+    assert_same_bits(extremes[0], weight.min(axis=1, keepdims=True))
+    assert_same_bits(extremes[1], weight.max(axis=1, keepdims=True))
+    groups = np.clip(weight, -clip, clip).reshape(len(weight), -1, 2)
     m = np.abs(groups).max(axis=2, keepdims=True)
     return (np.sign(groups) * m * (np.abs(groups) > m / 2)).reshape(weight.shape)
 
@@ -55,7 +57,7 @@ def test_clips_by_hand():
 
 def test_the_first_of_equal_losses_wins():
     zeros = np.zeros((1, 4), dtype=np.float32)
-    found = search_clip(zeros, EYE, quantizer=lambda w: w, ratios=(1.0, 0.5))
+    found = search_clip(zeros, EYE, quantizer=lambda w, clip, extremes: w, ratios=(1.0, 0.5))
     assert_same_bits(found.clip, [[0.0, 0.0]], dtype=np.float32)
     weight = f32(4.0, 0.0, 4.0, 0.0)[None]
     found = search_clip(weight, EYE * np.float32(0.0), quantizer=three_levels, ratios=(1.0, 0.5))

@@ -25,9 +25,9 @@ E = f32(1.0, 2.0, -1.0, 0.0).reshape(2, 2)
 C = f32(1.0, 0.5, 0.5, 3.0).reshape(2, 2)
 
 
-def half_steps(weight):
+def half_steps(weight, clip=np.inf):
     """A quantizer that one can follow by hand: round to multiples of 1/2."""
-    return np.rint(weight * 2.0) / 2.0
+    return np.rint(np.clip(weight, -clip, clip) * 2.0) / 2.0
 
 
 def test_row_losses_by_hand():
@@ -48,7 +48,9 @@ def test_panels_make_the_same_sum(rng, monkeypatch):
     expected = ((error.astype(np.int64) @ x.T.astype(np.int64)) ** 2).sum(axis=1)
     for panel in (3, 13, 512):
         monkeypatch.setattr(module, "PANEL", panel)
+        monkeypatch.setattr(module, "SQUARE", panel)
         assert_same_bits(gram_row_losses(error, gram), expected, dtype=np.float64)
+        assert gram_loss(error, gram) == expected.sum()
 
 
 def test_shapes_that_do_not_fit():
@@ -56,6 +58,8 @@ def test_shapes_that_do_not_fit():
         gram_row_losses(E, np.zeros((3, 3), dtype=np.float32))
     with pytest.raises(ShapeError, match=r"error must have shape \(any, any\)"):
         gram_row_losses(E[0], C)
+    with pytest.raises(ShapeError, match=r"gram must have shape \(2, 2\)"):
+        gram_loss(E, np.zeros((3, 3), dtype=np.float32))
     statistics = SiteStatistics.from_inputs(np.ones((4, 3), dtype=np.float32))
     with pytest.raises(ShapeError, match=r"weight must have shape \(any, 3\)"):
         GramObjective([E], statistics, half_steps)
@@ -83,6 +87,16 @@ def test_slabs_change_nothing(rng, monkeypatch, rows, elements):
     error *= np.array([[1.0, 2.0, 4.0, 1.0, 2.0, 4.0, 1.0]]).T
     expected = ((error @ x.T) ** 2).mean(axis=1)  # dyadic fractions of few bits: exact
     assert_same_bits(row_losses(weight, fold, SiteStatistics.from_inputs(x), half_steps), expected)
+
+
+def test_layers_below_each_other_cost_what_they_cost_alone(rng, monkeypatch):
+    x = rng.integers(-3, 4, (16, 4)).astype(np.float32)
+    layers = [(rng.integers(-8, 9, (rows, 4)) / 8).astype(np.float32) for rows in (3, 1, 4)]
+    statistics, scales = SiteStatistics.from_inputs(x), f32(1.0, 2.0, 0.5, 1.0)
+    alone = [GramObjective([layer], statistics, half_steps)(scales) * len(layer) for layer in layers]
+    for rows in (1, 2, 5, 8):  # slabs that end inside of layers, and hold several
+        monkeypatch.setattr(module, "ROWS", rows)
+        assert GramObjective(layers, statistics, half_steps)(scales) == sum(alone) / 8
 
 
 def test_clipped_weights_are_judged_against_the_unclipped():
