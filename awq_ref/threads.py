@@ -10,7 +10,7 @@
 
 NumPy gives up the interpreter's lock inside its loops, so plain threads run at once. Workers are made when they are
 first needed and wait for the next call; the calling thread takes a share itself. Working memory is kept because fresh
-pages can cost more than the arithmetic done in them: measured in a virtual machine, 2 microseconds for every 4 KiB.
+pages can cost more than arithmetic: in a virtual machine 2 microseconds for every 4 KiB.
 """
 
 import os
@@ -64,8 +64,7 @@ def scratch(*wanted: Wanted, use: str = "share") -> list[Any]:
     Parameters
     ----------
     *wanted : (shape, dtype), of the arrays that are needed at the same time
-    use : str
-        What for: a function that hands work to others keeps its own memory under another name than theirs.
+    use : str, what for: who hands work to others keeps memory of his own under another name than theirs
     """
     key = use, wanted
     known = _SCRATCH.arrays.get(key)
@@ -173,10 +172,10 @@ class _QuickTurns(_Shared):
 
     def begin(self) -> None:
         self.before = sys.getswitchinterval()
-        sys.setswitchinterval(min(self.before, SWITCH))
+        sys.setswitchinterval(min(self.before + 1e-7, SWITCH))  # Python cuts it to whole microseconds
 
     def end(self) -> None:
-        sys.setswitchinterval(self.before)
+        sys.setswitchinterval(self.before + 1e-7)
 
 
 _BLAS_LIMIT, _QUICK_TURNS = _BlasLimit(), _QuickTurns()

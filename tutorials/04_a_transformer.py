@@ -48,8 +48,8 @@ print(
 #
 # | equation | in words | line of the package | where |
 # |---|---|---|---|
-# | [LLM-1](../docs/equations.md#llm-1) | each token to unit mean square, channels times gamma | `y: F32 = x / np.sqrt(mean_square + eps)` | [rms_norm](../awq_ref/model/ops.py) |
-# | [LLM-2](../docs/equations.md#llm-2) | turn pairs of channels by the position | `new_first -= product` | [apply_rope](../awq_ref/model/rope.py) |
+# | [LLM-1](../docs/equations.md#llm-1) | each token to unit mean square, channels times gamma | `y: F32 = np.divide(x, np.sqrt(mean_square + eps), out=out)` | [rms_norm](../awq_ref/model/ops.py) |
+# | [LLM-2](../docs/equations.md#llm-2) | turn pairs of channels by the position | `partners *= sines` | [apply_rope](../awq_ref/model/rope.py) |
 # | [LLM-3](../docs/equations.md#llm-3) | scores, softmax, average of values | `mixed: F32 = weights @ v` | [attend_tile](../awq_ref/model/attention.py) |
 # | [LLM-4](../docs/equations.md#llm-4) | gate, up, down | `part *= rows_of_up[tile]` | [_mlp](../awq_ref/model/block.py) |
 # | [LLM-8](../docs/equations.md#llm-8) | what a module makes is *added* to the stream | `stream = stream +` | [add_branch](../awq_ref/model/block.py) |

@@ -47,7 +47,7 @@ print(f"mean |x|: median channel {np.median(mean_abs):.2f}, largest {np.sort(mea
 # | equation | in words | line of the package | where |
 # |---|---|---|---|
 # | [AWQ-5](../docs/equations.md#awq-5) | a: the mean of abs(x), channel by channel | `self.abs_sum / self.count` | [SiteStatistics](../awq_ref/calibration/statistics.py) |
-# | [AWQ-7](../docs/equations.md#awq-7) | the output error, from C = X^T X / n alone | `np.einsum("ri,ri->r", product, part)` | [gram_row_losses](../awq_ref/search/objective.py) |
+# | [AWQ-7](../docs/equations.md#awq-7) | the output error, from C = X^T X / n alone | `np.vecdot(product, part)` | [gram_row_losses](../awq_ref/search/objective.py) |
 # | [EVAL-4](../docs/equations.md#eval-4) | each channel's part of it | `product *= error[rows]` | [channel_contributions](../awq_ref/report/errors.py) |
 #
 # The output is a sum over channels of weight times activation. An error of a weight reaches the output multiplied by

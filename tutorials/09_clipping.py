@@ -49,10 +49,10 @@ for ratio in (1.0, 0.8, 0.6):
 #
 # | equation | in words | line of the package | where |
 # |---|---|---|---|
-# | [AWQ-9](../docs/equations.md#awq-9) | cut at r times the largest | `limit = largest * ratio` | [_search_group](../awq_ref/search/clipping.py) |
-# | [AWQ-9](../docs/equations.md#awq-9) | the loss of one group, e C_gg e^T | `np.einsum("rk,rk->r", product, error)` | [_search_group](../awq_ref/search/clipping.py) |
-# | [AWQ-9](../docs/equations.md#awq-9) | of equal losses the first ratio | `better = loss < best_loss` | [_search_group](../awq_ref/search/clipping.py) |
-# | [AWQ-1](../docs/equations.md#awq-1) | the range after the cut | `np.clip(low, -limit, limit), np.clip(high, -limit, limit)` | [group_range](../awq_ref/quantize/grid.py) |
+# | [AWQ-9](../docs/equations.md#awq-9) | cut at r times the largest | `limit = largest * ratio` | [_search_groups](../awq_ref/search/clipping.py) |
+# | [AWQ-9](../docs/equations.md#awq-9) | the loss of one group, e C_gg e^T | `np.vecdot(error @ left, error[..., :half])` | [_search_groups](../awq_ref/search/clipping.py) |
+# | [AWQ-9](../docs/equations.md#awq-9) | of equal losses the first ratio | `better = loss < best_loss` | [_search_groups](../awq_ref/search/clipping.py) |
+# | [AWQ-1](../docs/equations.md#awq-1) | the range after the cut | `np.minimum(np.maximum(edge, -limit), limit)` | [group_range](../awq_ref/quantize/grid.py) |
 #
 # C_gg is the block of the Gram matrix that belongs to the group's channels. Every group of every row chooses its own
 # ratio, from 1, 0.95, ..., 0.55. Nothing has to be stored for that: the cut is in the scale.

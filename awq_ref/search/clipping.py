@@ -113,9 +113,8 @@ def _search_groups(
         limit = largest * ratio
         rounded = quantizer(weights, clip=limit, extremes=extremes)
         np.subtract(rounded, weights, out=error.reshape(weights.shape))
-        loss: F32 = np.vecdot(error @ left, error[..., :half]) + np.vecdot(
-            error[..., half:] @ right, error[..., half:]
-        )
+        loss: F32 = np.vecdot(error @ left, error[..., :half])
+        loss += np.vecdot(error[..., half:] @ right, error[..., half:])
         loss = loss.reshape(largest.shape)
         before = loss if ratio == 1.0 else before
         better = loss < best_loss

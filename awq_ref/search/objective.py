@@ -34,10 +34,7 @@ ModuleRunner: TypeAlias = Callable[[Mapping[str, F32]], Iterable[F32]]
 
 
 class Quantizer(Protocol):
-    """What rounding does to weights: `pseudo_quantize` with its spec. It acts on every row by itself.
-
-    Called with the limits of the groups only where there are some, with `extremes` only in the clip search.
-    """
+    """`pseudo_quantize` with its spec: acts on every row by itself. Only the clip search gives `extremes`."""
 
     def __call__(self, weight: F32, *, clip: F32 = ..., extremes: tuple[F32, F32] = ...) -> F32:
         """Return the float weights that the integers of weights (rows, in_features) stand for."""
@@ -105,13 +102,16 @@ def gram_loss(error: F32, gram: F32) -> float:
     ----------
     error : float32 array, shape (out_features, in_features)
         E = W_hat - W.
-    gram : float32 array, shape (in_features, in_features)
-        Symmetric.
+    gram : float32 array, shape (in_features, in_features), symmetric
+
+    Raises
+    ------
+    ShapeError
+        If the shapes do not fit.
 
     Notes
     -----
-    As sum_ij (E^T E)_ij C_ij: a product of two halves of which, and of whose diagonal blocks, BLAS computes one, where
-    the rows one by one (`gram_row_losses`) cost more by a quarter.
+    As sum_ij (E^T E)_ij C_ij, half of a product, where row by row (`gram_row_losses`) costs up to a third more.
 
     Examples
     --------

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from helpers.assertions import assert_same_bits
 
-from awq_ref.calibration import Observed, StridedTokens, clip_token_stride, observe
+from awq_ref.calibration import Observed, StridedTokens, Unread, clip_token_stride, observe
 from awq_ref.errors import RangeError
 
 
@@ -38,6 +38,17 @@ def test_statistics_of_what_entered(rng):
     assert_same_bits(found.statistics["out"].abs_sum, 2 * np.abs(x).sum(axis=0), dtype=np.float64)
     assert_same_bits(np.concatenate(outputs), np.concatenate(windows) * np.float32(4.0))
     assert all(type(linear) is Double for linear in linears.values())
+
+
+def test_an_unread_layer_shows_its_inputs_and_multiplies_nothing(rng):
+    windows, outputs = batches(rng), []
+    sites = {"in": "first", "out": "second"}
+    whole = observe(run_with(windows), {"first": Double(), "second": Double()}, sites)
+    found = observe(run_with(windows, outputs), {"first": Double(), "second": Unread(Double())}, sites)
+    for site in sites:
+        assert_same_bits(found.statistics[site].gram_sum, whole.statistics[site].gram_sum)
+        assert_same_bits(found.statistics[site].abs_sum, whole.statistics[site].abs_sum)
+    assert {(y.shape, y.dtype.name, y.any()) for y in outputs} == {((2, 3, 2), "float32", False)}
 
 
 def test_every_kth_token_is_kept_across_batches(rng):

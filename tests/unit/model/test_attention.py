@@ -9,6 +9,7 @@ from helpers.bounded import exact, split
 from awq_ref.model import attention as module
 from awq_ref.model.attention import Scores, attention
 from awq_ref.model.context import PADDED
+from awq_ref.model.ops import take_exponentials
 
 
 def draw(rng, B, G, T, R, S, D):  # noqa: N803
@@ -45,6 +46,44 @@ def test_a_query_that_matches_all_keys_alike_averages_what_it_sees():
     v = np.float32([[[[6, 0], [2, 4], [1, 2]]]])
     mixed = mix(q, k, v)
     assert_same_bits(mixed.reshape(3, 2), [[6, 0], [4, 2], [3, 2]], dtype=np.float32)
+
+
+@pytest.mark.parametrize("size", [3.0, 12.0])  # |q| |k| below and above 60
+def test_no_maximum_is_subtracted_where_scores_are_small(rng, monkeypatch, size):
+    seen = []
+
+    def spy(scores, *, small):
+        seen.append(small)
+        return take_exponentials(scores, small=small)
+
+    monkeypatch.setattr(module, "take_exponentials", spy)
+    q = rng.normal(0, 1, (1, 2, 16, 2, 8)).astype(np.float32)
+    k = rng.normal(0, 1, (1, 2, 16, 8)).astype(np.float32)
+    q *= size / np.linalg.norm(q, axis=-1, keepdims=True)
+    k *= size / np.linalg.norm(k, axis=-1, keepdims=True)
+    v = rng.normal(0, 1, (1, 2, 16, 8)).astype(np.float32)
+    found = attention(q, k, v, scores=Scores(1.0))
+    assert set(seen) == {size < 7.7}
+    monkeypatch.setattr(module, "SMALL_SCORE", 0.0)
+    shifted = attention(q, k, v, scores=Scores(1.0))
+    # Each weight has an exponential, a product and sums of 16 rounded differently: 2 * (16 + 8) roundings, and an
+    # error of the score, 8 roundings of at most size**2, in the exponent.
+    bound = (48 + 2 * 8 * size**2) * 2.0**-24 * np.abs(v).max()
+    np.testing.assert_allclose(found, shifted, rtol=0, atol=bound)
+
+
+def test_padding_and_few_queries_keep_the_maximum(rng, monkeypatch):
+    seen = []
+
+    def spy(scores, *, small):
+        seen.append(small)
+        return take_exponentials(scores, small=small)
+
+    monkeypatch.setattr(module, "take_exponentials", spy)
+    k = rng.normal(0, 0.1, (1, 1, 16, 8)).astype(np.float32)
+    attention(k[:, :, :, None], k, k, scores=Scores(1.0), padding=np.zeros((1, 16), dtype=np.float32))
+    attention(k[:, :, -1:, None], k, k, scores=Scores(1.0))
+    assert seen == [False, False]
 
 
 def test_query_heads_read_their_own_key_value_head():

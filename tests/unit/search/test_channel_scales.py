@@ -7,6 +7,7 @@ from helpers.assertions import assert_close, assert_same_bits
 from awq_ref.errors import RangeError, ShapeError
 from awq_ref.search import candidate, candidate_llm_awq, pool, search_channel_scales
 from awq_ref.search.candidates import candidate_autoawq, candidate_unnormalized, relative_weight_mean
+from awq_ref.search.channel_scales import Trials, search_together
 
 GRID = tuple(i / 10 for i in range(11))
 
@@ -105,6 +106,17 @@ def test_the_least_loss_wins():
     assert_same_bits(found.channel_scales, candidate(A, 0.4))
     assert_same_bits(found.producer_scales, found.channel_scales)
     assert found.loss_rtn == found.losses[0]
+
+
+def test_sites_searched_together_find_what_they_find_alone():
+    settings = {"alphas": GRID, "refine": 0.05}
+    leasts = (0.4, 0.0, 0.93)
+    together = search_together([Trials(curve(least), A, **settings) for least in leasts], n_threads=2)
+    for least, found in zip(leasts, together, strict=True):
+        alone = search_channel_scales(curve(least), A, **settings)
+        assert (found.alphas, found.losses, found.alpha) == (alone.alphas, alone.losses, alone.alpha)
+        assert_same_bits(found.channel_scales, alone.channel_scales)
+    assert search_together([], n_threads=2) == []
 
 
 def test_refinement_looks_at_both_sides_of_the_best():
