@@ -159,8 +159,8 @@ def _working(sites: list[tuple[int, int, int]], recipe: Recipe) -> int:
         for phase in phases or ["search"]:
             first, second, third = WORK[phase]
             if phase == "search":
-                # and each further thread scales a linear as large, and has slabs of its own
-                more = (default_threads() - 1) * (largest + 3 * min(ROWS, largest))
+                # and each further thread has four slabs of its own, one of them of scaled weights
+                more = (default_threads() - 1) * 4 * min(ROWS, largest)
                 taken = F32_BYTES * width * (first * width + second * rows + third * largest + more)
             else:
                 taken = width * (
