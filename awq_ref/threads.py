@@ -39,9 +39,7 @@ KEPT_BYTES = 31 * 2**20  # glibc hands larger blocks back to the system whatever
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 CACHE = 16 * 2**20  # the last cache of a common processor
 LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # of the environment: what BLAS heeds holds for us too
-SWITCH = (
-    5e-4  # seconds for which a thread waits for the interpreter's lock before it asks the one that holds it
-)
+SWITCH = 5e-4  # seconds after which a thread that waits for the interpreter's lock asks for it
 MOST_THREADS = 8  # more than a few share one memory bus and gain nothing
 
 Wanted: TypeAlias = tuple[tuple[int, ...], type[Any]]
@@ -262,10 +260,10 @@ def run_in_shares(
         work(0, n_rows)
         return
     others = [(_worker(), start) for start in range(step, n_rows, step)]
-    for worker, start in others:
-        share = partial(work, start, min(start + step, n_rows))
-        worker.start(partial(copy_context().run, share))  # NumPy's errstate is the caller's
     with _QUICK_TURNS:
+        for worker, start in others:
+            share = partial(work, start, min(start + step, n_rows))
+            worker.start(partial(copy_context().run, share))  # NumPy's errstate is the caller's
         try:
             work(0, step)
         finally:  # the memory that the others write to stays theirs until they have ended
