@@ -138,7 +138,7 @@ def search_clip(weight: F32, blocks: F32, *, quantizer: Quantizer, ratios: Seque
     weight : float32 array, shape (out_features, in_features)
         After its channel scales are folded in.
     blocks : float32 array, shape (n_groups, group_size, group_size)
-        Symmetric: diagonal blocks of the Gram matrix of the inputs that this weight sees (after division by the scales).
+        Diagonal blocks of the Gram matrix of the inputs that this weight sees (divided by the scales): symmetric.
     quantizer : callable
         Is given groups as rows, (groups, group_size), with the limit of each, and must treat each row by itself.
     ratios : sequence of float in (0, 1]
