@@ -1,111 +1,48 @@
-"""Worker threads for layers large enough to be worth them, and memory that a thread keeps.
+"""Worker threads for work that is large enough to be worth them.
 
-    default_threads   how many threads a large layer uses
-    cache_bytes       the size of the cache that they share
-    run_in_shares     split rows among threads and run one function on each share
-    run_jobs          let threads take one job after the other
+    default_threads     how many threads a large layer uses
+    run_in_shares       split rows among threads and run one function on each share
+    run_jobs            let threads take one job after the other
+    run_side_by_side    jobs that could use threads themselves: as many at a time as there are threads
+    Turns               what such jobs do one after the other nevertheless
     blas_on_one_thread  while it lasts, BLAS starts no threads of its own
-    keep_freed_memory   freed arrays stay with the process
-    scratch           arrays in working memory of the calling thread, kept from call to call
 
 NumPy gives up the interpreter's lock inside its loops, so plain threads run at once. Workers are made when they are
-first needed and wait for the next call; the calling thread takes a share itself. Working memory is kept because fresh
-pages can cost more than arithmetic: in a virtual machine 2 microseconds for every 4 KiB.
+first needed and wait for the next call; the calling thread takes a share itself. Within a share there is one thread:
+what runs there and would use several gets itself alone.
 """
 
 import os
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, suppress
-from contextvars import copy_context
-from functools import cached_property, lru_cache, partial
-from itertools import accumulate
-from math import prod
-from pathlib import Path
+from collections import defaultdict, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextvars import ContextVar, copy_context
+from functools import cached_property, partial
 from typing import Any, TypeAlias, TypeVar
 
-import numpy as np
-
-from awq_ref.dtypes import U8
-
 Job = TypeVar("Job")
+Turn: TypeAlias = Callable[[Hashable], AbstractContextManager[None]]  # a place -> the job's turn there
 
-MOST_ARRAYS = 256  # sets of arrays of `scratch` that a thread remembers
-LINE = 64  # bytes of a line of the cache: arrays of `scratch` begin a multiple of it apart
 THREADED_WEIGHTS = 2**19  # a smaller layer is done before a second thread has started
-KEPT_BYTES = 31 * 2**20  # glibc hands larger blocks back to the system whatever has been freed
-CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
-CACHE = 16 * 2**20  # the last cache of a common processor
 LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # of the environment: what BLAS heeds holds for us too
 SWITCH = 5e-4  # seconds after which a thread that waits for the interpreter's lock asks for it
 MOST_THREADS = 8  # more than a few share one memory bus and gain nothing
-
-Wanted: TypeAlias = tuple[tuple[int, ...], type[Any]]
-
-
-class _Scratch(threading.local):
-    """A thread's buffers, by what they are for, and the arrays that were made of them."""
-
-    def __init__(self) -> None:
-        self.buffers: dict[str, U8 | None] = {}
-        self.arrays: dict[tuple[str, tuple[Wanted, ...]], list[Any]] = {}
-
-
-_SCRATCH = _Scratch()
-
-
-def scratch(*wanted: Wanted, use: str = "share") -> list[Any]:
-    """Return uninitialized arrays in memory that belongs to the calling thread until it asks again for the same use.
-
-    Parameters
-    ----------
-    *wanted : (shape, dtype), of the arrays that are needed at the same time
-    use : str, what for: who hands work to others keeps memory of his own under another name than theirs
-    """
-    key = use, wanted
-    known = _SCRATCH.arrays.get(key)
-    if known is not None:
-        return known
-    lengths = [prod(shape) * np.dtype(dtype).itemsize for shape, dtype in wanted]
-    starts = [0, *accumulate(-(-length // LINE) * LINE for length in lengths)]
-    buffer = _SCRATCH.buffers.get(use)
-    outgrown = buffer is None or buffer.size < starts[-1]
-    if outgrown or len(_SCRATCH.arrays) >= MOST_ARRAYS:
-        _SCRATCH.arrays.clear()  # they hold the buffer that is outgrown
-    if buffer is None or outgrown:
-        buffer = _SCRATCH.buffers[use] = None  # freed before the larger one is made
-        buffer = _SCRATCH.buffers[use] = np.empty(starts[-1], dtype=np.uint8)
-    _SCRATCH.arrays[key] = [
-        buffer[start : start + length].view(dtype).reshape(shape)
-        for start, length, (shape, dtype) in zip(starts, lengths, wanted, strict=False)
-    ]
-    return _SCRATCH.arrays[key]
+_IN_SHARE: ContextVar[bool] = ContextVar("_IN_SHARE", default=False)
 
 
 def default_threads() -> int:
-    """Return how many threads to use: one per processor of this process, at most MOST_THREADS; LIMITS may say fewer."""
+    """Return how many threads to use: one per processor of this process, at most MOST_THREADS; LIMITS may say fewer.
+
+    Within a share: 1.
+    """
+    if _IN_SHARE.get():
+        return 1
     has = hasattr(os, "sched_getaffinity")  # macOS and Windows have none
     processors = len(os.sched_getaffinity(0)) if has else os.cpu_count() or 1
     said = [os.environ.get(name, "") for name in LIMITS]
     return min(processors, MOST_THREADS, *(max(int(number), 1) for number in said if number.isdecimal()))
-
-
-@lru_cache(maxsize=1)
-def keep_freed_memory() -> None:
-    """Let glibc keep freed arrays of up to KEPT_BYTES for those that come next: it does once it has freed one so large.
-
-    Until then an array of some megabytes can get fresh pages at every use.
-    """
-    np.empty(KEPT_BYTES, dtype=np.uint8)  # made and freed, never touched
-
-
-@lru_cache(maxsize=1)
-def cache_bytes() -> int:
-    """Return the bytes of the largest cache of the first processor as Linux tells them; CACHE where nobody does."""
-    sizes = [path.read_text().strip() for path in CACHES.glob("index*/size")]
-    return max((int(size[:-1]) * 2**10 for size in sizes if size[-1:] == "K"), default=CACHE)
 
 
 class _Shared:
@@ -260,12 +197,13 @@ def run_in_shares(
         work(0, n_rows)
         return
     others = [(_worker(), start) for start in range(step, n_rows, step)]
+    inside = copy_context()  # NumPy's errstate is the caller's
+    inside.run(_IN_SHARE.set, True)
     with _QUICK_TURNS:
         for worker, start in others:
-            share = partial(work, start, min(start + step, n_rows))
-            worker.start(partial(copy_context().run, share))  # NumPy's errstate is the caller's
+            worker.start(partial(inside.copy().run, work, start, min(start + step, n_rows)))
         try:
-            work(0, step)
+            inside.run(work, 0, step)
         finally:  # the memory that the others write to stays theirs until they have ended
             errors = [worker.wait() for worker, _ in others]
             _IDLE.extend(worker for worker, _ in others)
@@ -277,6 +215,8 @@ def run_in_shares(
 def run_jobs(work: Callable[[Job], None], jobs: Iterable[Job], *, n_threads: int) -> None:
     """Call work(job) for each job, the first ones first; a thread that has done one takes the next.
 
+    When a job fails none is begun any more. Of several errors that of the first job is raised.
+
     Parameters
     ----------
     work : callable (job) -> None
@@ -285,14 +225,73 @@ def run_jobs(work: Callable[[Job], None], jobs: Iterable[Job], *, n_threads: int
         For threads to end together, the largest first.
     n_threads : int
     """
-    left = deque(jobs)
+    left = deque(enumerate(jobs))
+    failed: dict[int, BaseException] = {}
 
     def take(start: int, stop: int) -> None:
         while left:
             try:
-                job = left.popleft()
+                number, job = left.popleft()
             except IndexError:  # another thread took the last
                 return
-            work(job)
+            try:
+                work(job)
+            except BaseException as error:  # raised below, when all threads have ended
+                failed[number] = error
+                left.clear()
 
     run_in_shares(take, min(n_threads, len(left)), n_threads=n_threads)
+    if failed:
+        raise failed[min(failed)]
+
+
+def run_side_by_side(work: Callable[[int], None], n_jobs: int) -> None:
+    """Call work(number) for 0..n_jobs, as many at a time as there are threads, each on one.
+
+    Jobs that are left over have all threads for themselves, one after the other.
+    """
+    n_threads = default_threads()
+    together = n_jobs - n_jobs % n_threads
+    run_jobs(work, range(together), n_threads=n_threads)
+    for number in range(together, n_jobs):
+        work(number)
+
+
+def at_once(place: Hashable) -> AbstractContextManager[None]:
+    """Return a turn that nobody is waited for."""
+    return nullcontext()
+
+
+class Turns:
+    """Lets jobs that run at the same time do some things one after the other, in the order of their numbers.
+
+    At a place a job waits until every job before it has been there or has ended, as it has after an error. So a sum has
+    the same bits however many jobs run at once. Jobs must begin in their order, as those of `run_jobs` do.
+    """
+
+    def __init__(self) -> None:
+        self._moved = threading.Condition()
+        self._left: dict[Hashable, set[int]] = defaultdict(set)  # jobs that have been at a place
+        self._ended: set[int] = set()
+
+    @contextmanager
+    def job(self, number: int) -> Iterator[Turn]:
+        """While it lasts the job runs; its turns are what it yields."""
+        try:
+            yield partial(self._at, number)
+        finally:
+            with self._moved:
+                self._ended.add(number)
+                self._moved.notify_all()
+
+    @contextmanager
+    def _at(self, number: int, place: Hashable) -> Iterator[None]:
+        with self._moved:
+            left = self._left[place]
+            self._moved.wait_for(lambda: all(job in left or job in self._ended for job in range(number)))
+        try:
+            yield
+        finally:
+            with self._moved:
+                left.add(number)
+                self._moved.notify_all()

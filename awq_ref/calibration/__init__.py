@@ -8,6 +8,7 @@ drift        what quantized layers have made of a site's input, beside what it w
 
 from awq_ref.calibration.drift import DriftAccumulator, DriftStatistics
 from awq_ref.calibration.observe import (
+    BatchLinears,
     Observations,
     Observed,
     StridedTokens,
@@ -25,6 +26,7 @@ from awq_ref.calibration.statistics import (
 from awq_ref.calibration.windows import llm_awq_windows, token_windows
 
 __all__ = [
+    "BatchLinears",
     "DriftAccumulator",
     "DriftStatistics",
     "Observations",

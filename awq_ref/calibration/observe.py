@@ -6,12 +6,15 @@
     clip_token_stride k, as llm-awq chooses it
     observe           run a block, return the statistics of its sites
 
-Nothing is hung on the layers: the block is run with wrapped ones, which are then forgotten.
+Nothing is hung on the layers: the block is run with wrapped ones, which are then forgotten. Batches may run at the same
+time: listeners take note of them in their order.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -20,21 +23,24 @@ from awq_ref.checks import require_between
 from awq_ref.dtypes import F32
 from awq_ref.errors import RangeError
 from awq_ref.spec import LinearOperator
+from awq_ref.threads import Turn, Turns, at_once
+
+# The number of a batch -> while it runs, the linear layers for it.
+BatchLinears: TypeAlias = Callable[[int], AbstractContextManager[dict[str, LinearOperator]]]
 
 
 class Listener(Protocol):
     """What takes note of inputs: `StatisticsAccumulator`, `StridedTokens`."""
 
-    def add(self, x: F32) -> None:
-        """Take note of one batch of inputs, float32 (..., in_features)."""
+    def add(self, x: F32, turn: Turn) -> None:
+        """Take note of one batch of inputs, float32 (..., in_features); what depends on their order, in turn."""
 
 
 class Observed:
     """A linear layer that shows every input to its listeners, then does what it always does."""
 
-    def __init__(self, linear: LinearOperator, listeners: tuple[Listener, ...]) -> None:
-        self._linear = linear
-        self._listeners = listeners
+    def __init__(self, linear: LinearOperator, listeners: tuple[Listener, ...], turn: Turn = at_once) -> None:
+        self._linear, self._listeners, self._turn = linear, listeners, turn
 
     @property
     def in_features(self) -> int:
@@ -50,7 +56,7 @@ class Observed:
 
     def __call__(self, x: F32) -> F32:
         for listener in self._listeners:
-            listener.add(x)
+            listener.add(x, self._turn)
         return self._linear(x)
 
 
@@ -74,10 +80,11 @@ class StridedTokens:
         self._seen = 0
         self._kept: list[F32] = []
 
-    def add(self, x: F32) -> None:
+    def add(self, x: F32, turn: Turn = at_once) -> None:
         tokens = x.reshape(-1, x.shape[-1])  # (tokens, in_features)
-        self._kept.append(tokens[-self._seen % self._stride :: self._stride].copy())
-        self._seen += len(tokens)
+        with turn("tokens"):
+            self._kept.append(tokens[-self._seen % self._stride :: self._stride].copy())
+            self._seen += len(tokens)
 
     def finish(self) -> F32:
         """Return the tokens that were kept: float32 (tokens, in_features)."""
@@ -90,6 +97,11 @@ def clip_token_stride(tokens: int, wanted: int = 512) -> int:
     Differs from: llm-awq has stride 0, an error, when there are fewer tokens than wanted; here all are kept.
     """
     return max(1, tokens // wanted)
+
+
+def _at_site(turn: Turn, site: str, place: Hashable) -> AbstractContextManager[None]:
+    """Return a batch's turn at a place of a site."""
+    return turn((site, place))
 
 
 @dataclass(frozen=True)
@@ -105,7 +117,7 @@ class Observations:
 
 
 def observe(
-    run: Callable[[dict[str, LinearOperator]], object],
+    run: Callable[[BatchLinears], object],
     linears: Mapping[str, LinearOperator],
     sites: Mapping[str, str],
     *,
@@ -117,7 +129,8 @@ def observe(
     Parameters
     ----------
     run : callable
-        Takes the linear layers to use, by name, and puts every batch of the calibration through the block.
+        Puts every batch of the calibration through the block. Is given a function: the number of a batch, from 0, ->
+        a context, in which the batch runs, of the linear layers to use by name. Batches must begin in their order.
     linears : mapping of name -> linear layer
     sites : mapping of site -> name
         For every site one of the linear layers that it feeds (`search.plan.site_inputs`).
@@ -141,10 +154,17 @@ def observe(
             raise RangeError(f"observe: site {site} must name a linear layer; got {name!r}. Known: {known}.")
     sums = {s: StatisticsAccumulator(linears[n].in_features, site=s) for s, n in sites.items()}
     kept = {s: StridedTokens(token_stride) for s in sites} if token_stride is not None else {}
-    observed = dict(linears)
-    for site, name in sites.items():
-        listeners = (sums[site], kept[site]) if kept else (sums[site],)
-        observed[name] = Observed(observed[name], listeners)
+    turns = Turns()
+
+    @contextmanager
+    def observed(batch: int) -> Iterator[dict[str, LinearOperator]]:
+        with turns.job(batch) as turn:
+            watched = dict(linears)
+            for site, name in sites.items():
+                listeners = (sums[site], kept[site]) if kept else (sums[site],)
+                watched[name] = Observed(watched[name], listeners, partial(_at_site, turn, site))
+            yield watched
+
     run(observed)
     missed = {site for site in may_miss if not sums[site].count}
     return Observations(

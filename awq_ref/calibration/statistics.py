@@ -23,10 +23,11 @@ from typing import Any
 
 import numpy as np
 
+from awq_ref.buffers import scratch
 from awq_ref.checks import require_dtype, require_finite, require_shape
 from awq_ref.dtypes import F32, F64
 from awq_ref.errors import FormatError, RangeError
-from awq_ref.threads import blas_on_one_thread, default_threads, run_in_shares, run_jobs, scratch
+from awq_ref.threads import Turn, at_once, blas_on_one_thread, default_threads, run_in_shares, run_jobs
 
 FORMAT = "awq_ref.statistics"
 # Columns of the Gram matrix that one product makes: the temporary is a panel.
@@ -91,13 +92,14 @@ def _panels(in_features: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + width, in_features)
 
 
-def _add_panel(tokens: F32, gram_sum: F32, start: int, stop: int) -> None:
+def _add_panel(tokens: F32, gram_sum: F32, turn: Turn, start: int, stop: int) -> None:
     """Add columns start to stop of X^T X, from the diagonal down, to those of gram_sum."""
     columns = tokens[:, start:stop]
     for rows in (slice(start, stop), slice(stop, tokens.shape[1])):  # of the first, BLAS computes one half
         (product,) = scratch(((gram_sum[rows].shape[0], stop - start), np.float32))
         np.matmul(tokens[:, rows].T, columns, out=product)
-        gram_sum[rows, start:stop] += product
+        with turn((rows.start, start)):
+            gram_sum[rows, start:stop] += product
 
 
 def _add_sizes(tokens: F32, abs_sum: F64) -> None:
@@ -108,15 +110,17 @@ def _add_sizes(tokens: F32, abs_sum: F64) -> None:
         abs_sum += np.abs(part, out=sizes).sum(axis=0, dtype=np.float64)
 
 
-def add_gram(tokens: F32, gram_sum: F32, abs_sum: F64 | None = None) -> None:
+def add_gram(tokens: F32, gram_sum: F32, abs_sum: F64 | None = None, *, turn: Turn = at_once) -> None:
     """Add X^T X of tokens (n, in_features) to the lower triangle of gram_sum, panel by panel, on several threads.
 
     Parameters
     ----------
     abs_sum : float64 array, shape (in_features,), optional
         Receives sum |x| too.
+    turn : Turn
+        When this batch's products may be added: the order of batches is that of the sum.
     """
-    jobs = [partial(_add_panel, tokens, gram_sum, *panel) for panel in _panels(tokens.shape[1])]
+    jobs = [partial(_add_panel, tokens, gram_sum, turn, *panel) for panel in _panels(tokens.shape[1])]
     if abs_sum is not None:
         jobs.insert(0, partial(_add_sizes, tokens, abs_sum))
     with blas_on_one_thread():
@@ -174,8 +178,8 @@ class StatisticsAccumulator:
         """Tokens so far."""
         return self._count
 
-    def add(self, x: F32) -> None:
-        """Add the tokens of x, float32 (..., in_features).
+    def add(self, x: F32, turn: Turn = at_once) -> None:
+        """Add the tokens of x, float32 (..., in_features), when it is their turn.
 
         Raises
         ------
@@ -191,11 +195,12 @@ class StatisticsAccumulator:
         abs_sum = np.zeros(in_features, dtype=np.float64)
 
         with np.errstate(over="ignore", invalid="ignore"):  # finish() reports an overflow
-            add_gram(tokens, self._gram_sum, abs_sum)
+            add_gram(tokens, self._gram_sum, abs_sum, turn=turn)
         if not np.isfinite(abs_sum).all():  # sums of finite float32 are finite in float64
             require_finite(f"calibration, inputs of {self._site}", "the activation", tokens)
-        self._abs_sum += abs_sum
-        self._count += len(tokens)
+        with turn("sizes"):
+            self._abs_sum += abs_sum
+            self._count += len(tokens)
 
     def finish(self) -> SiteStatistics:
         """Return the statistics and give the arrays away: the accumulator cannot be used again.

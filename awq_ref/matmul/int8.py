@@ -14,16 +14,11 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from awq_ref.buffers import scratch
 from awq_ref.checks import require_dtype, require_finite, require_shape
 from awq_ref.dtypes import F32
 from awq_ref.matmul.dense import as_tokens
-from awq_ref.threads import (
-    THREADED_WEIGHTS,
-    blas_on_one_thread,
-    default_threads,
-    run_in_shares,
-    scratch,
-)
+from awq_ref.threads import THREADED_WEIGHTS, blas_on_one_thread, default_threads, run_in_shares
 
 I8: TypeAlias = NDArray[np.int8]
 

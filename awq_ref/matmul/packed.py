@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from awq_ref.buffers import scratch
 from awq_ref.checks import require_one_of
 from awq_ref.dtypes import F32, I64, U8
 from awq_ref.errors import UnsupportedError
@@ -28,13 +29,7 @@ from awq_ref.matmul.columns import (
 from awq_ref.matmul.dense import as_tokens
 from awq_ref.matmul.tiles import apply_grid, multiply_dequantized, multiply_factored, weights_at_once
 from awq_ref.spec import QuantizedLinear
-from awq_ref.threads import (
-    THREADED_WEIGHTS,
-    blas_on_one_thread,
-    default_threads,
-    run_in_shares,
-    scratch,
-)
+from awq_ref.threads import THREADED_WEIGHTS, blas_on_one_thread, default_threads, run_in_shares
 
 FEW_TOKENS = 32  # above, dequantizing pays: benchmarks/packed_vs_dense.py
 MOST_SUMS = 2**24  # sums of groups of few tokens: 64 MiB

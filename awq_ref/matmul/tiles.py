@@ -15,10 +15,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from awq_ref.buffers import cache_bytes, scratch
 from awq_ref.dtypes import F32, U8
 from awq_ref.matmul.columns import Columns, unpack_columns
 from awq_ref.matmul.planes import FIELDS
-from awq_ref.threads import cache_bytes, scratch
 
 # docs/performance.md has what these were chosen from.
 CAST_BYTES = 5  # of a weight as float32 and masked, in a quarter of the cache that the threads share

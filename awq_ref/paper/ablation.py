@@ -24,6 +24,7 @@ from awq_ref.report.progress import progress
 from awq_ref.report.quantization import QuantizationReport
 from awq_ref.report.tables import format_table
 from awq_ref.search import RECIPES, Recipe, plan_for, site_inputs
+from awq_ref.threads import Turn, at_once
 
 WINDOWS = 4  # windows that go through the model at a time
 
@@ -34,10 +35,11 @@ class Largest:
 
     values: F32 | None = None
 
-    def add(self, x: F32) -> None:
+    def add(self, x: F32, turn: Turn = at_once) -> None:
         """Take note of inputs (..., in_features)."""
         largest = np.abs(x).reshape(-1, x.shape[-1]).max(axis=0)
-        self.values = largest if self.values is None else np.maximum(self.values, largest)
+        with turn("largest"):
+            self.values = largest if self.values is None else np.maximum(self.values, largest)
 
 
 def largest_inputs(bench: Bench, windows: I64) -> dict[str, F32]:

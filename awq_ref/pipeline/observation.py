@@ -2,7 +2,7 @@
 
 open_float        a folder -> checkpoint and configuration, of a float model
 embed_windows     token ids -> the hidden states that enter the first block
-run_block         all windows through one block, batch by batch
+run_block         all windows through one block, some batches at a time
 module_runners    what the objective "module" needs
 ObservedBlock     one block with what calibration knows of it
 located           the place in front of an error's message
@@ -15,9 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from awq_ref.calibration import (
-    Observations,
-)
+from awq_ref.buffers import KEPT_BYTES, keep_freed_memory
+from awq_ref.calibration import BatchLinears, Observations
 from awq_ref.checkpoint import Checkpoint
 from awq_ref.dtypes import F32, I64
 from awq_ref.errors import AwqRefError, UnsupportedError
@@ -39,8 +38,7 @@ from awq_ref.model import (
 from awq_ref.pipeline.reading import open_model, read_entrance
 from awq_ref.pipeline.states import States, blank_like
 from awq_ref.pipeline.stored import check_complete
-from awq_ref.spec import LinearOperator
-from awq_ref.threads import KEPT_BYTES, keep_freed_memory
+from awq_ref.threads import run_side_by_side
 
 BATCH_TOKENS = 2048  # tokens that go through a block at a time, at most
 EMBEDDING_ROWS = 4096  # rows of the embedding that are read at a time
@@ -179,7 +177,7 @@ def module_runners(
 
 
 def run_block(
-    linears: Mapping[str, LinearOperator],
+    linears_of: BatchLinears,
     *,
     norms: dict[str, F32],
     config: ModelConfig,
@@ -187,9 +185,17 @@ def run_block(
     hidden: States,
     after: States,
 ) -> None:
-    """Put all windows through a block with these linears; the results go to `after`, which may be `hidden`."""
-    block = Block(norms, dict(linears))
+    """Put all windows through a block with the linears of each batch; results go to `after`, which may be `hidden`.
+
+    As many batches at a time as there are threads, each on one: they need not wait for each other at every product.
+    """
+    parts = batches(config, hidden)
+
+    def one(batch: int) -> None:
+        rows = parts[batch]
+        with linears_of(batch) as linears:
+            after[rows] = block_forward(hidden[rows], Block(norms, linears), config, context)
+
     keep_freed_memory()
     with arithmetic():  # what overflows reaches a site as inf or NaN, and is named
-        for rows in batches(config, hidden):
-            after[rows] = block_forward(hidden[rows], block, config, context)
+        run_side_by_side(one, len(parts))

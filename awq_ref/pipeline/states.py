@@ -13,6 +13,7 @@ import weakref
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO, TypeAlias, Union
 
 import numpy as np
@@ -43,6 +44,7 @@ class StoredStates:
     ) -> None:
         self.shape, self.dtype, self.file, self.folder = shape, dtype, file, folder
         self._array = np.empty(shape, dtype=dtype) if file is None else None
+        self._one_at_a_time = Lock()  # a file has one position
         if file is not None:
             weakref.finalize(self, file.close)
 
@@ -58,14 +60,15 @@ class StoredStates:
         """Return some windows, float32, an array of its own or a view."""
         if self._array is not None:
             return self._array[rows].astype(np.float32)
-        file, shape = self._seek(rows)
-        part: AnyArray = np.empty(shape, dtype=self.dtype)
-        rest = byte_view(part)
-        while rest:
-            n_read = file.readinto(rest)  # type: ignore[attr-defined]
-            if not n_read:
-                raise OutputError("hidden states: their file must be whole; it ends early. Begin anew.")
-            rest = rest[n_read:]
+        with self._one_at_a_time:
+            file, shape = self._seek(rows)
+            part: AnyArray = np.empty(shape, dtype=self.dtype)
+            rest = byte_view(part)
+            while rest:
+                n_read = file.readinto(rest)  # type: ignore[attr-defined]
+                if not n_read:
+                    raise OutputError("hidden states: their file must be whole; it ends early. Begin anew.")
+                rest = rest[n_read:]
         return part.astype(np.float32, copy=False)
 
     def __setitem__(self, rows: slice, values: F32) -> None:
@@ -73,8 +76,8 @@ class StoredStates:
         if self._array is not None:
             self._array[rows] = part
             return
-        file, _ = self._seek(rows)
-        with writing(self.folder or Path("hidden states")):
+        with self._one_at_a_time, writing(self.folder or Path("hidden states")):
+            file, _ = self._seek(rows)
             write_all(file, np.ascontiguousarray(part))
 
     def copy(self) -> "StoredStates":

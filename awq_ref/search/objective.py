@@ -19,11 +19,11 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from awq_ref.buffers import scratch
 from awq_ref.checks import require_shape
 from awq_ref.dtypes import F32, F64
 from awq_ref.errors import ShapeError
 from awq_ref.search.folding import LinearFold
-from awq_ref.threads import scratch
 
 PANEL = 128  # columns of the Gram matrix in one product
 SQUARE = 256  # columns of E^T E in one product

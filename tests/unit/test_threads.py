@@ -17,7 +17,6 @@ from awq_ref.threads import (
     default_threads,
     run_in_shares,
     run_jobs,
-    scratch,
 )
 
 
@@ -180,33 +179,29 @@ def test_jobs_are_done_once_each_the_first_ones_first():
     assert len(done) == 100
 
 
-def test_the_size_of_the_cache_is_read(monkeypatch, tmp_path):
-    assert threads.cache_bytes() >= 2**17
-    sizes = {"index0": "32K", "index2": "1024K", "index3": "32768K\n"}
-    for name, size in sizes.items():
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "size").write_text(size)
-    monkeypatch.setattr(threads, "CACHES", tmp_path)
-    assert threads.cache_bytes.__wrapped__() == 32 * 2**20
-    monkeypatch.setattr(threads, "CACHES", tmp_path / "missing")
-    assert threads.cache_bytes.__wrapped__() == threads.CACHE
+def test_a_job_that_fails_is_the_last_and_the_first_error_is_raised():
+    done, both = [], threading.Barrier(2)
+
+    def work(job):
+        if job < 2:
+            both.wait(timeout=10)  # both have begun
+            time.sleep(0.05 * (1 - job))  # the second fails first
+            raise KeyError(job)
+        done.append(job)
+
+    with pytest.raises(KeyError, match="0"):
+        run_jobs(work, range(10), n_threads=2)
+    assert done == []
 
 
-def test_scratch_is_kept_grows_and_belongs_to_its_thread():
-    (first,) = scratch(((100,), np.uint8))
-    assert (first.dtype, first.shape) == (np.uint8, (100,))
-    assert np.shares_memory(first, *scratch(((50,), np.uint8)))
-    assert scratch(((10, 10**5), np.float32))[0].shape == (10, 10**5)
-    with ThreadPoolExecutor(1) as pool:
-        (others,) = pool.submit(scratch, ((50,), np.uint8)).result()
-        assert not np.shares_memory(*scratch(((50,), np.uint8)), others)
-
-
-def test_scratch_arrays_do_not_overlap():
-    flags, numbers, more = scratch(((3, 7), np.uint8), ((5,), np.float32), ((0, 4), np.float64))
-    assert (flags.dtype, numbers.dtype, more.dtype) == (np.uint8, np.float32, np.float64)
-    assert (flags.shape, numbers.shape, more.shape) == ((3, 7), (5,), (0, 4))
-    assert not np.shares_memory(flags, numbers)
+def test_within_a_share_there_is_one_thread(monkeypatch):
+    for name in threads.LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3), raising=False)
+    seen = []
+    run_jobs(lambda _: seen.append(default_threads()), range(4), n_threads=2)
+    run_jobs(lambda _: seen.append(default_threads()), [4], n_threads=2)  # one job has all threads
+    assert (seen, default_threads()) == ([1] * 4 + [3], 3)
 
 
 class FakeBlas:

@@ -1,9 +1,12 @@
+import time
+
 import numpy as np
 import pytest
 from helpers.assertions import assert_same_bits
 
 from awq_ref.calibration import Observed, StridedTokens, Unread, clip_token_stride, observe
 from awq_ref.errors import RangeError
+from awq_ref.threads import run_jobs
 
 
 class Double:
@@ -18,9 +21,10 @@ def batches(rng):
 
 
 def run_with(windows, outputs=None):
-    def run(linears):
-        for x in windows:
-            y = linears["second"](linears["first"](x))
+    def run(linears_of):
+        for batch, x in enumerate(windows):
+            with linears_of(batch) as linears:
+                y = linears["second"](linears["first"](x))
             if outputs is not None:
                 outputs.append(y)
 
@@ -62,9 +66,10 @@ def test_every_kth_token_is_kept_across_batches(rng):
 def test_a_site_that_no_token_reaches_may_be_left_out(rng):
     linears = {"first": Double(), "second": Double()}
 
-    def run(observed):
-        for x in batches(rng):
-            observed["first"](x)
+    def run(linears_of):
+        for batch, x in enumerate(batches(rng)):
+            with linears_of(batch) as observed:
+                observed["first"](x)
 
     sites = {"in": "first", "out": "second"}
     found = observe(run, linears, sites, token_stride=2, may_miss=["out"])
@@ -72,6 +77,34 @@ def test_a_site_that_no_token_reaches_may_be_left_out(rng):
     with pytest.raises(RangeError, match="count must be at least 1"):
         observe(run, linears, sites)
     assert set(observe(run_with(batches(rng)), linears, sites, may_miss=["out"]).statistics) == {"in", "out"}
+
+
+def test_batches_that_run_at_the_same_time_are_noted_in_their_order(rng):
+    """Odd batches skip the second layer, and the first of all is the slowest: others wait, but not for ever."""
+    windows = [rng.standard_normal((40, 2)).astype(np.float32) for _ in range(6)]
+    sites = {"in": "first", "out": "second"}
+
+    def run_on(n_threads):
+        def run(linears_of):
+            def one(batch):
+                with linears_of(batch) as linears:
+                    time.sleep(0.02 if batch == 0 else 0.0)
+                    y = linears["first"](windows[batch])
+                    if batch % 2 == 0:
+                        linears["second"](y)
+
+            run_jobs(one, range(len(windows)), n_threads=n_threads)
+
+        return observe(run, {"first": Double(), "second": Double()}, sites, token_stride=7)
+
+    alone = run_on(1)
+    assert_same_bits(alone.tokens["in"], np.concatenate(windows)[::7])
+    for n_threads in (2, 3, 6):
+        found = run_on(n_threads)
+        for site in sites:
+            assert_same_bits(found.statistics[site].gram_sum, alone.statistics[site].gram_sum)
+            assert_same_bits(found.statistics[site].abs_sum, alone.statistics[site].abs_sum)
+            assert_same_bits(found.tokens[site], alone.tokens[site])
 
 
 def test_an_observed_layer_looks_like_the_layer():

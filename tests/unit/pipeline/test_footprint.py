@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from helpers.tiny_checkpoint import write_tiny_llama
 
+from awq_ref.buffers import keep_freed_memory
 from awq_ref.errors import RangeError
 from awq_ref.pipeline import footprint, quantize_model
 from awq_ref.pipeline.footprint import memory_bytes, plan_memory
 from awq_ref.pipeline.observation import open_float
 from awq_ref.search import RECIPES
-from awq_ref.threads import keep_freed_memory
 
 SAMPLES, SEQ = 40, 64
 # What a budget does not count: Python's own objects, the journal, packed words on their way to the disk.

@@ -60,7 +60,7 @@ def inputs(block, config, context, x, name):
     seen = []
 
     class Listener:
-        def add(self, values):
+        def add(self, values, turn):
             seen.append(values.copy())
 
     linears = {**block.linears, name: Observed(block.linears[name], (Listener(),))}
