@@ -3,8 +3,8 @@
     default_threads     how many threads a large layer uses
     run_in_shares       split rows among threads and run one function on each share
     run_jobs            let threads take one job after the other
-    run_side_by_side    jobs that could use threads themselves: as many at a time as there are threads
-    Turns               what such jobs do one after the other nevertheless
+    map_jobs            the same, for what the jobs return
+    run_side_by_side    jobs that could use threads themselves: as many at a time as there are threads, each on one
     blas_on_one_thread  while it lasts, BLAS starts no threads of its own
 
 NumPy gives up the interpreter's lock inside its loops, so plain threads run at once. Workers are made when they are
@@ -15,15 +15,15 @@ what runs there and would use several gets itself alone.
 import os
 import sys
 import threading
-from collections import defaultdict, deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar, copy_context
 from functools import cached_property, partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 Job = TypeVar("Job")
-Turn: TypeAlias = Callable[[Hashable], AbstractContextManager[None]]  # a place -> the job's turn there
+Result = TypeVar("Result")
 
 THREADED_WEIGHTS = 2**19  # a smaller layer is done before a second thread has started
 LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")  # of the environment: what BLAS heeds holds for us too
@@ -245,53 +245,31 @@ def run_jobs(work: Callable[[Job], None], jobs: Iterable[Job], *, n_threads: int
         raise failed[min(failed)]
 
 
+def map_jobs(work: Callable[[Job], Result], jobs: Iterable[Job], *, n_threads: int) -> list[Result]:
+    """Return work(job) of every job, in their order; otherwise as `run_jobs`."""
+    numbered = list(enumerate(jobs))
+    results: dict[int, Result] = {}
+
+    def one(job: tuple[int, Job]) -> None:
+        results[job[0]] = work(job[1])
+
+    run_jobs(one, numbered, n_threads=n_threads)
+    return [results[number] for number, _ in numbered]
+
+
+def jobs_at_a_time(n_jobs: int) -> int:
+    """Return how many jobs `run_side_by_side` runs at the same time: as many as there are threads, or one."""
+    n_threads = default_threads()
+    return n_threads if n_jobs >= n_threads else 1
+
+
 def run_side_by_side(work: Callable[[int], None], n_jobs: int) -> None:
     """Call work(number) for 0..n_jobs, as many at a time as there are threads, each on one.
 
-    Jobs that are left over have all threads for themselves, one after the other.
+    Jobs that are left over have all threads for themselves, one after the other. Errors are raised as by `run_jobs`.
     """
-    n_threads = default_threads()
+    n_threads = jobs_at_a_time(n_jobs)
     together = n_jobs - n_jobs % n_threads
     run_jobs(work, range(together), n_threads=n_threads)
     for number in range(together, n_jobs):
         work(number)
-
-
-def at_once(place: Hashable) -> AbstractContextManager[None]:
-    """Return a turn that nobody is waited for."""
-    return nullcontext()
-
-
-class Turns:
-    """Lets jobs that run at the same time do some things one after the other, in the order of their numbers.
-
-    At a place a job waits until every job before it has been there or has ended, as it has after an error. So a sum has
-    the same bits however many jobs run at once. Jobs must begin in their order, as those of `run_jobs` do.
-    """
-
-    def __init__(self) -> None:
-        self._moved = threading.Condition()
-        self._left: dict[Hashable, set[int]] = defaultdict(set)  # jobs that have been at a place
-        self._ended: set[int] = set()
-
-    @contextmanager
-    def job(self, number: int) -> Iterator[Turn]:
-        """While it lasts the job runs; its turns are what it yields."""
-        try:
-            yield partial(self._at, number)
-        finally:
-            with self._moved:
-                self._ended.add(number)
-                self._moved.notify_all()
-
-    @contextmanager
-    def _at(self, number: int, place: Hashable) -> Iterator[None]:
-        with self._moved:
-            left = self._left[place]
-            self._moved.wait_for(lambda: all(job in left or job in self._ended for job in range(number)))
-        try:
-            yield
-        finally:
-            with self._moved:
-                left.add(number)
-                self._moved.notify_all()

@@ -23,7 +23,8 @@ from awq_ref.checks import require_between
 from awq_ref.dtypes import F32
 from awq_ref.errors import RangeError
 from awq_ref.spec import LinearOperator
-from awq_ref.threads import Turn, Turns, at_once
+from awq_ref.threads import default_threads, map_jobs
+from awq_ref.turns import Turn, Turns, at_once
 
 # The number of a batch -> while it runs, the linear layers for it.
 BatchLinears: TypeAlias = Callable[[int], AbstractContextManager[dict[str, LinearOperator]]]
@@ -167,7 +168,9 @@ def observe(
 
     run(observed)
     missed = {site for site in may_miss if not sums[site].count}
+    reached = [site for site in sums if site not in missed]
+    finished = map_jobs(lambda site: sums[site].finish(), reached, n_threads=default_threads())
     return Observations(
-        {site: entry.finish() for site, entry in sums.items() if site not in missed},
+        dict(zip(reached, finished, strict=True)),
         {site: entry.finish() for site, entry in kept.items() if site not in missed},
     )

@@ -27,7 +27,8 @@ from awq_ref.buffers import scratch
 from awq_ref.checks import require_dtype, require_finite, require_shape
 from awq_ref.dtypes import F32, F64
 from awq_ref.errors import FormatError, RangeError
-from awq_ref.threads import Turn, at_once, blas_on_one_thread, default_threads, run_in_shares, run_jobs
+from awq_ref.threads import blas_on_one_thread, default_threads, run_in_shares, run_jobs
+from awq_ref.turns import Turn, at_once
 
 FORMAT = "awq_ref.statistics"
 # Columns of the Gram matrix that one product makes: the temporary is a panel.

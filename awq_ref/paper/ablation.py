@@ -24,7 +24,7 @@ from awq_ref.report.progress import progress
 from awq_ref.report.quantization import QuantizationReport
 from awq_ref.report.tables import format_table
 from awq_ref.search import RECIPES, Recipe, plan_for, site_inputs
-from awq_ref.threads import Turn, at_once
+from awq_ref.turns import Turn, at_once
 
 WINDOWS = 4  # windows that go through the model at a time
 

@@ -27,6 +27,7 @@ from awq_ref.pipeline.reading import open_model, read_decoder
 from awq_ref.pipeline.stored import check_complete, open_quantization, read_linear, read_norm
 from awq_ref.pipeline.tables import HEADS, Head
 from awq_ref.text import GenerationDefaults, Tokenizer
+from awq_ref.threads import default_threads, map_jobs
 
 
 def read_block(
@@ -45,9 +46,13 @@ def read_block(
     prefix = block_prefix(config, layer)
     norms = {name: read_norm(checkpoint, config, f"{prefix}{name}") for name in block_norm_shapes(config)}
     names = [*block_linear_shapes(config, layer), *block_router_shapes(config, layer)]
-    linears = {name: read_linear(checkpoint, config, prefix + name, quantization) for name in names}
+    linears = map_jobs(
+        lambda name: read_linear(checkpoint, config, prefix + name, quantization),
+        names,
+        n_threads=default_threads() if quantization is None else 1,  # integers are unpacked: one at a time
+    )
     together = linears_of_one_input(config, layer) if joined else []
-    return Block(norms, block_operators(linears, together, residency))
+    return Block(norms, block_operators(dict(zip(names, linears, strict=True)), together, residency))
 
 
 def _residency_note(blocks: list[Block], quantization: Quantization | None) -> str:

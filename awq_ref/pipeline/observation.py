@@ -40,7 +40,7 @@ from awq_ref.pipeline.states import States, blank_like
 from awq_ref.pipeline.stored import check_complete
 from awq_ref.threads import run_side_by_side
 
-BATCH_TOKENS = 2048  # tokens that go through a block at a time, at most
+BATCH_TOKENS = 2048  # tokens of a batch, at most
 EMBEDDING_ROWS = 4096  # rows of the embedding that are read at a time
 EMBEDDED_BYTES = 2**26  # hidden states that are made of them at a time
 
@@ -121,13 +121,13 @@ class ObservedBlock:
 
 
 def windows_at_once(config: ModelConfig, seq_len: int) -> int:
-    """Return how many windows go through a block at a time: the widest array that it makes of them can be kept."""
+    """Return how many windows a batch has: the widest array that a block makes of them can be kept."""
     tokens = min(BATCH_TOKENS, KEPT_BYTES // (4 * max(config.intermediate_size, config.hidden_size)))
     return max(1, tokens // seq_len)
 
 
 def batches(config: ModelConfig, hidden: States) -> list[slice]:
-    """Return the windows that go through a block at a time."""
+    """Return the windows of each batch, those that go through a block together."""
     windows, seq_len, _ = hidden.shape
     step = windows_at_once(config, seq_len)
     return [slice(first, first + step) for first in range(0, windows, step)]

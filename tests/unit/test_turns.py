@@ -6,7 +6,8 @@ import time
 import pytest
 
 from awq_ref import threads
-from awq_ref.threads import Turns, default_threads, run_jobs, run_side_by_side
+from awq_ref.threads import default_threads, run_jobs, run_side_by_side
+from awq_ref.turns import Turns
 
 
 @pytest.mark.parametrize(("n_jobs", "together"), [(0, 0), (1, 0), (2, 0), (3, 3), (7, 6)])
