@@ -15,6 +15,7 @@ from awq_ref.calibration.statistics import add_gram, add_product, mirror_gram
 from awq_ref.checks import require_finite, require_shape
 from awq_ref.dtypes import F32
 from awq_ref.errors import RangeError
+from awq_ref.turns import Turn, at_once
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,13 @@ class DriftStatistics:
     stream_sum: F32 | None = None
 
 
+def _stream(turn: Turn) -> Turn:
+    """Return the same turns at places of their own."""
+    return lambda place: turn(("stream", place))
+
+
 class DriftAccumulator:
-    """Adds up DriftStatistics batch by batch. Memory: the sums, and a product of the size of the largest.
+    """Adds up DriftStatistics batch by batch. Memory: the sums, and a panel of them for each thread.
 
     Parameters
     ----------
@@ -62,8 +68,10 @@ class DriftAccumulator:
         self._drift_sum = np.zeros((in_features, in_features), dtype=np.float32)
         self._stream_sum: F32 | None = None
 
-    def add(self, x: F32, y: F32, e: F32 | None = None) -> None:
+    def add(self, x: F32, y: F32, e: F32 | None = None, turn: Turn = at_once) -> None:
         """Add the tokens of x and y, float32 (..., in_features), and of e (..., out_features), always or never.
+
+        All are added when it is their turn.
 
         Raises
         ------
@@ -74,15 +82,21 @@ class DriftAccumulator:
         require_shape(self._who, "x", x, y.shape)
         tokens = y.reshape(-1, y.shape[-1])  # (tokens, in_features)
         drift = x.reshape(tokens.shape) - tokens
-        add_gram(tokens, self._gram_sum)
-        add_product(drift, tokens, self._drift_sum)
+        add_gram(tokens, self._gram_sum, turn=turn)
+        add_product(drift, tokens, self._drift_sum, turn=turn)
         if e is not None:
             require_shape(self._who, "e", e, (*y.shape[:-1], None))
             missing = e.reshape(len(tokens), -1)  # (tokens, out_features)
+            add_product(missing, tokens, self._stream_sum_of(missing.shape[1], turn), turn=_stream(turn))
+        with turn("count"):
+            self._count += len(tokens)
+
+    def _stream_sum_of(self, out_features: int, turn: Turn) -> F32:
+        """Return the sum for e; the first batch makes it."""
+        with turn("stream"):
             if self._stream_sum is None:
-                self._stream_sum = np.zeros((missing.shape[1], tokens.shape[1]), dtype=np.float32)
-            add_product(missing, tokens, self._stream_sum)
-        self._count += len(tokens)
+                self._stream_sum = np.zeros((out_features, len(self._gram_sum)), dtype=np.float32)
+            return self._stream_sum
 
     def finish(self) -> DriftStatistics:
         """Return the sums; RangeError if no token came, or an activation was not finite, or too large to be squared."""

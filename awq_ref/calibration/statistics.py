@@ -27,7 +27,7 @@ from awq_ref.buffers import scratch
 from awq_ref.checks import require_dtype, require_finite, require_shape
 from awq_ref.dtypes import F32, F64
 from awq_ref.errors import FormatError, RangeError
-from awq_ref.threads import blas_on_one_thread, default_threads, run_in_shares, run_jobs
+from awq_ref.threads import blas_on_one_thread, default_threads, run_jobs
 from awq_ref.turns import Turn, at_once
 
 FORMAT = "awq_ref.statistics"
@@ -128,16 +128,25 @@ def add_gram(tokens: F32, gram_sum: F32, abs_sum: F64 | None = None, *, turn: Tu
         run_jobs(lambda job: job(), jobs, n_threads=default_threads())
 
 
-def add_product(x: F32, y: F32, total: F32) -> None:
-    """Add X^T Y of tokens x (n, i) and y (n, j) to total (i, j), rows shared among threads."""
-
-    def add_rows(start: int, stop: int) -> None:
-        (product,) = scratch(((stop - start, y.shape[1]), np.float32))
-        np.matmul(x[:, start:stop].T, y, out=product)
+def _add_rows(x: F32, y: F32, total: F32, turn: Turn, start: int, stop: int) -> None:
+    """Add rows start to stop of X^T Y to those of total."""
+    (product,) = scratch(((stop - start, y.shape[1]), np.float32))
+    np.matmul(x[:, start:stop].T, y, out=product)
+    with turn((start, "product")):
         total[start:stop] += product
 
+
+def add_product(x: F32, y: F32, total: F32, *, turn: Turn = at_once) -> None:
+    """Add X^T Y of tokens x (n, i) and y (n, j) to total (i, j), some rows at a time, on several threads.
+
+    Parameters
+    ----------
+    turn : Turn
+        As for `add_gram`.
+    """
+    jobs = [partial(_add_rows, x, y, total, turn, *panel) for panel in _panels(x.shape[1])]
     with blas_on_one_thread():
-        run_in_shares(add_rows, x.shape[1], n_threads=default_threads(), multiple=LEAST_PANEL)
+        run_jobs(lambda job: job(), jobs, n_threads=default_threads())
 
 
 def mirror_gram(gram_sum: F32) -> None:

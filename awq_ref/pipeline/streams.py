@@ -32,6 +32,8 @@ from awq_ref.pipeline.states import States, blank_like
 from awq_ref.quantize import dequantize_linear
 from awq_ref.search import BlockResult, LinearFold, Recipe
 from awq_ref.spec import LinearOperator, QuantizedLinear
+from awq_ref.threads import run_side_by_side
+from awq_ref.turns import Turns
 
 ATTENTION = "self_attn."  # what the names of the attention's linears begin with; the others are the MLP's
 ATTENTION_OUT = "self_attn.o_proj"
@@ -119,13 +121,23 @@ class TwoStreams:
             self._leave_attention()
             name = names[0]
             run = self._attention if name.startswith(ATTENTION) else self._mlp
-            sums = DriftAccumulator(self._blocks[0].linears[name].in_features, site=name)
-            for rows in self._batches:
-                x, y = (_input_of(names, block, run(which, rows)) for which, block in enumerate(self._blocks))
-                sums.add(x if columns is None else x / columns, y, self._missing(name, rows))
-                if name == ATTENTION_OUT:
-                    self._mix(rows, y)
+            in_features, turns = self._blocks[0].linears[name].in_features, Turns()
+            sums = DriftAccumulator(in_features, site=name)
+            if name == ATTENTION_OUT:
+                self._mixed = blank_like(self._entered[1], width=in_features)
+
+            def one(batch: int) -> None:
+                rows = self._batches[batch]
+                with turns.job(batch) as turn:
+                    x, y = (
+                        _input_of(names, block, run(which, rows)) for which, block in enumerate(self._blocks)
+                    )
+                    sums.add(x if columns is None else x / columns, y, self._missing(name, rows), turn)
+                if self._mixed is not None:
+                    self._mixed[rows] = y
                     self._pass_attention(0, rows, x)
+
+            run_side_by_side(one, len(self._batches))
             return sums.finish()
 
     def finish(self) -> None:
@@ -133,9 +145,13 @@ class TwoStreams:
         with arithmetic():  # the next block's sums name what overflows
             self._leave_attention()
             block, after = self._blocks[1], self._leaving
-            for rows in self._batches:
+
+            def one(batch: int) -> None:
+                rows = self._batches[batch]
                 y = self._mlp(1, rows)(block)
                 after[rows] = add_branch(self._streams[1][rows], y, block, self._config, "after_mlp")
+
+            run_side_by_side(one, len(self._batches))
 
     def _attention(self, which: int, rows: slice) -> Callable[[Block], F32]:
         """Return what runs the attention of a block on some windows."""
@@ -156,18 +172,14 @@ class TwoStreams:
         y = block.linears[ATTENTION_OUT](mixed)
         stream[rows] = add_branch(stream[rows], y, block, self._config, "after_attention")
 
-    def _mix(self, rows: slice, mixed: F32) -> None:
-        """Remember what the rounded attention hands to its last layer, which is not rounded yet."""
-        if self._mixed is None:
-            self._mixed = blank_like(self._entered[1], width=mixed.shape[-1])
-        self._mixed[rows] = mixed
-
     def _leave_attention(self) -> None:
         """Let the rounded stream pass the attention, if its last layer has been reached."""
-        if self._mixed is not None:
-            for rows in self._batches:
-                self._pass_attention(1, rows, self._mixed[rows])
-        self._mixed = None
+        mixed, self._mixed = self._mixed, None
+        if mixed is not None:
+            run_side_by_side(
+                lambda batch: self._pass_attention(1, self._batches[batch], mixed[self._batches[batch]]),
+                len(self._batches),
+            )
 
     def _missing(self, name: str, rows: slice) -> F32 | None:
         """Return what a layer is to add to its own output: nothing, unless that goes into the stream as it is."""

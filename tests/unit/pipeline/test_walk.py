@@ -10,7 +10,7 @@ from helpers.tiny_checkpoint import write_tiny_family
 from awq_ref import threads
 from awq_ref.calibration import Unread
 from awq_ref.errors import RangeError
-from awq_ref.pipeline import observation
+from awq_ref.pipeline import observation, quantize_model
 from awq_ref.pipeline import walk as walk_module
 from awq_ref.pipeline.observation import open_float
 from awq_ref.pipeline.states import StateStore
@@ -93,3 +93,17 @@ def test_the_first_of_two_bad_batches_is_named(source, monkeypatch):
     for _ in range(5):
         with pytest.raises(RangeError, match=r"model.layers.0: .*index \(5, 0\)"):
             observed(source)
+
+
+def test_what_best_writes_does_not_depend_on_the_number_of_threads(tmp_path, monkeypatch):
+    """Of all recipes it has the most that is done batch by batch: both streams, and sums of their drift."""
+    monkeypatch.setattr(observation, "BATCH_TOKENS", 32)
+    write_tiny_family(tmp_path / "model", "llama")
+    files = []
+    for n_threads in (1, 2, 3):
+        on_threads(monkeypatch, n_threads)
+        out = tmp_path / f"out{n_threads}"
+        options = {"recipe": "best", "group_size": 8, "calibration": WINDOWS, "shown": False}
+        quantize_model(tmp_path / "model", out, **options)
+        files.append((out / "model.safetensors").read_bytes())
+    assert files[1] == files[0] and files[2] == files[0]
