@@ -64,7 +64,7 @@ for name, group in patients.items():
 #
 # | equation | in words | line of the package | where |
 # |---|---|---|---|
-# | [AWQ-1](../docs/equations.md#awq-1) | no range is narrower than 1e-5 | `np.maximum(width, RANGE_FLOOR)` | [grid_of_range](../awq_ref/quantize/grid.py) |
+# | [AWQ-1](../docs/equations.md#awq-1) | no range is narrower than 1e-5 | `np.maximum(width, RANGE_FLOOR)` | [codes_of_range](../awq_ref/quantize/grid.py) |
 # | [AWQ-1](../docs/equations.md#awq-1) | a scale that float16 cannot hold is an error | `bad = ~np.isfinite(scales)` | [_stored_scales](../awq_ref/quantize/grid.py) |
 # | [AWQ-6](../docs/equations.md#awq-6) | a dead channel is left out | `live = act_mean_abs > 0` | [candidate](../awq_ref/search/candidates.py) |
 # | [AWQ-8](../docs/equations.md#awq-8) | a folded norm stays within its dtype | `np.clip(np.abs(norm_weight) / channel_scales, smallest, largest)` | [fold_into_norm](../awq_ref/search/folding.py) |

@@ -3,11 +3,14 @@
     group_extremes  lowest and highest weight of every group
     group_range     the range that its grid spans
     grid_of_range   scales and zero points from such a range
+    codes_of_range  the same for those who go on with codes
     choose_grid     both in one: weight -> scales, zero points
 
 In: a float32 weight. Out: two small arrays, (out_features, n_groups).
 Sources: Lin et al. 2023, arXiv:2306.00978, section 3; the code published with it for the floor of the range.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,6 +43,8 @@ def _first(where: Bool) -> tuple[int, int]:
 
 def _require_finite_range(who: str, low: F32, high: F32) -> None:
     """A NaN or an infinity in a group reaches its lowest or its highest weight."""
+    if low.min() > -np.inf and high.max() < np.inf:  # neither holds for a NaN
+        return
     bad = ~(np.isfinite(low) & np.isfinite(high))
     if bad.any():
         row, group = _first(bad)
@@ -54,9 +59,8 @@ def checked_clip(who: str, clip: F32, shape: tuple[int, int]) -> F32:
     """Return clip after checking dtype, shape and that no limit is negative or NaN."""
     require_dtype(who, "clip", clip, np.float32)
     require_shape(who, "clip", clip, shape)
-    bad = ~(clip >= 0.0)
-    if bad.any():
-        row, group = _first(bad)
+    if not clip.min() >= 0.0:  # nor is a NaN
+        row, group = _first(~(clip >= 0.0))
         raise RangeError(
             f"{who}: clip must be at least 0; got {clip[row, group]} in row {row}, group {group}."
         )
@@ -150,19 +154,49 @@ def group_range(
     return low, high
 
 
-def _stored_scales(exact: F32, spec: QuantSpec, who: str) -> F16 | F32:
-    """Round to the dtype that is stored; an overflow names its row and group."""
-    with np.errstate(over="ignore"):  # an overflow is reported below, with its place
-        scales: F16 | F32 = exact.astype(spec.scale_dtype)
-    bad = ~np.isfinite(scales)
-    if bad.any():
+def _stored_scales(exact: F32, spec: QuantSpec, who: str) -> tuple[F16 | F32, F32]:
+    """Round to the dtype that is stored; return that and the same as float32. An overflow names its row and group."""
+    scales: F16 | F32 = exact.astype(spec.scale_dtype)
+    delta = scales.astype(np.float32)
+    if not delta.max() < np.inf:
+        bad = ~np.isfinite(scales)
         row, group = _first(bad)
         limit = float(np.finfo(spec.scale_dtype).max)
         raise RangeError(
             f"{who}: a scale must fit {spec.scale_dtype} (at most {limit:g}); got {exact[row, group]:g} "
             f"in row {row}, group {group}. Scale the weight down, or choose scale_dtype='float32'."
         )
-    return scales
+    return scales, delta
+
+
+class GroupCodes(NamedTuple):
+    """The grid of every group in terms of codes less the zero point, q - z: each array (out_features, n_groups).
+
+    scales  : as they are stored
+    delta   : the same, float32
+    lowest  : round(lo / delta), float32
+    first   : the first code of the grid, -z, float32
+    """
+
+    scales: F16 | F32
+    delta: F32
+    lowest: F32
+    first: F32
+
+
+def codes_of_range(low: F32, high: F32, *, spec: QuantSpec, who: str) -> GroupCodes:
+    """Do the work of `grid_of_range`, whose arguments and errors these are, in few passes over small arrays."""
+    with np.errstate(over="ignore"):  # too wide a range: an infinite scale, reported with its place
+        width: F32 = np.maximum(-low, high) if spec.symmetric else np.subtract(high, low)
+        steps = spec.symmetric_zero_point - 1 if spec.symmetric else spec.qmax
+        exact: F32 = np.divide(np.maximum(width, RANGE_FLOOR), steps, dtype=np.float32)
+        scales, delta = _stored_scales(exact, spec, who)
+        # "minmax" alone: the quotient of a far one-sided group overflows; it is clipped to the grid's end
+        lowest = np.rint(low / delta)
+    if spec.symmetric:
+        return GroupCodes(scales, delta, lowest, np.full_like(delta, -spec.symmetric_zero_point))
+    first = np.minimum(np.maximum(lowest, -float(spec.qmax)), 0.0)
+    return GroupCodes(scales, delta, lowest, first)
 
 
 def grid_of_range(
@@ -204,17 +238,8 @@ def grid_of_range(
     (below 2**-14: at most 2**-25), and the grid's far end moves in by that much times its steps:
     docs/equations.md#p-round.
     """
-    with np.errstate(over="ignore"):  # wider than float32: an infinite scale, reported with its place
-        width: F32 = np.maximum(-low, high) if spec.symmetric else np.subtract(high, low)
-    steps = spec.symmetric_zero_point - 1 if spec.symmetric else spec.qmax
-    exact: F32 = np.divide(np.maximum(width, RANGE_FLOOR), steps, dtype=np.float32)
-    scales = _stored_scales(exact, spec, who)
-    if spec.symmetric:
-        return scales, np.full(scales.shape, spec.symmetric_zero_point, dtype=np.uint8)
-    with np.errstate(over="ignore"):  # "minmax" alone: a far one-sided group; clipped to the grid's end
-        wanted = -np.rint(low / scales.astype(np.float32))
-    zero_point = np.minimum(np.maximum(wanted, 0.0), float(spec.qmax))
-    return scales, zero_point.astype(np.uint8)
+    codes = codes_of_range(low, high, spec=spec, who=who)
+    return codes.scales, (-codes.first).astype(np.uint8)
 
 
 def choose_grid(

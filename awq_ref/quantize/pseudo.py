@@ -10,19 +10,10 @@ Sources: Lin et al. 2023, arXiv:2306.00978, section 3.
 
 import numpy as np
 
-from awq_ref.dtypes import F32, U8, Bool
+from awq_ref.dtypes import F32
 from awq_ref.quantize.affine import row_tiles, split_groups
-from awq_ref.quantize.grid import grid_of_range, group_range
+from awq_ref.quantize.grid import codes_of_range, group_range
 from awq_ref.spec import QuantSpec
-
-
-def _end_codes(low: F32, high: F32, delta: F32, zero_point: U8, qmax: int) -> tuple[F32, Bool]:
-    """The q - z of the ranges' edges (2, out_features, n_groups), and which edge the grid holds back in any group."""
-    z = zero_point.astype(np.float32)
-    with np.errstate(over="ignore"):  # "minmax" alone: a far one-sided group; infinity becomes the grid's end
-        wanted = np.rint(np.stack((low, high)) / delta)
-    codes: F32 = np.minimum(np.maximum(wanted, -z), qmax - z)
-    return codes, (codes != wanted).any(axis=(1, 2))
 
 
 def pseudo_quantize(
@@ -72,20 +63,21 @@ def pseudo_quantize(
     """
     who = "pseudo_quantize"
     low, high = group_range(weight, spec=spec, clip=clip, extremes=extremes, who=who)
-    scales, zero_point = grid_of_range(low, high, spec=spec, who=who)
-    delta = scales.astype(np.float32)
-    (bottom, top), held = _end_codes(low, high, delta, zero_point, spec.qmax)
-    below, above = held if clip is None else (True, True)  # whether weights may lie beyond the ends
+    _, delta, lowest, first = codes_of_range(low, high, spec=spec, who=who)
     result = np.empty(weight.shape, dtype=np.float32)
-    for rows in row_tiles(weight.shape[0], weight.shape[1]):
-        tile = split_groups(result[rows], low.shape[1])  # (rows, n_groups, group_size), a view
-        with np.errstate(over="ignore"):  # as in _end_codes
+    with np.errstate(over="ignore"):  # "minmax" alone: a far one-sided group; infinity becomes the grid's end
+        highest, last = np.rint(high / delta), first + float(spec.qmax)
+        below = clip is not None or (lowest < first).any()  # whether weights may lie beyond the ends
+        above = clip is not None or (highest > last).any()
+        bottom, top = np.maximum(lowest, first), np.maximum(np.minimum(highest, last), first)
+        for rows in row_tiles(*weight.shape):
+            tile = split_groups(result[rows], low.shape[1])  # (rows, n_groups, group_size), a view
             np.divide(split_groups(weight[rows], low.shape[1]), delta[rows, :, None], out=tile)
-        np.rint(tile, out=tile)
-        if below:
-            np.maximum(tile, bottom[rows, :, None], out=tile)
-        if above:
-            np.minimum(tile, top[rows, :, None], out=tile)
-        tile += 0.0  # a weight just below 0 has left -0.0, the difference of two codes gives +0.0
-        tile *= delta[rows, :, None]
+            np.rint(tile, out=tile)
+            if below:
+                np.maximum(tile, bottom[rows, :, None], out=tile)
+            if above:
+                np.minimum(tile, top[rows, :, None], out=tile)
+            tile += 0.0  # a weight just below 0 has left -0.0, the difference of two codes gives +0.0
+            tile *= delta[rows, :, None]
     return result

@@ -123,9 +123,9 @@ def gram_loss(error: F32, gram: F32) -> float:
     require_shape("gram_loss", "gram", gram, (in_features, in_features))
     total = 0.0
     for start in range(0, in_features, SQUARE):
-        stop = min(start + SQUARE, in_features)
-        columns = error[:, start:stop]
-        for rows, times in ((slice(start, stop), 1.0), (slice(stop, in_features), 2.0)):
+        stop, columns = min(start + SQUARE, in_features), error[:, start : start + SQUARE]
+        below = [(slice(stop, in_features), 2.0)] if stop < in_features else []
+        for rows, times in ((slice(start, stop), 1.0), *below):
             part = gram[rows, start:stop]
             (product,) = scratch((part.shape, np.float32), use="products")
             np.matmul(error[:, rows].T, columns, out=product)
