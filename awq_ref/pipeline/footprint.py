@@ -139,16 +139,21 @@ def _sites(config: ModelConfig, layer: int) -> list[tuple[int, int, int]]:
     return found
 
 
-def _observing(config: ModelConfig, sites: list[tuple[int, int, int]], all_tokens: int, seq_len: int) -> int:
+def _observing(
+    config: ModelConfig, recipe: Recipe, sites: list[tuple[int, int, int]], all_tokens: int, seq_len: int
+) -> int:
     """Return the bytes that come and go while batches of tokens run through a block, some at a time."""
-    windows = windows_at_once(config, seq_len)
-    together = jobs_at_a_time(-(-all_tokens // (windows * seq_len)))
-    tokens, inner = windows * seq_len, max(width for width, _, _ in sites)
-    scores = windows * config.num_attention_heads * seq_len * seq_len
+    batch = windows_at_once(config, seq_len) * seq_len
+    tokens = min(jobs_at_a_time(-(-all_tokens // batch)) * batch, all_tokens)  # under way
+    inner = max(width for width, _, _ in sites)
+    scores = tokens * config.num_attention_heads * seq_len
     attention = 2 * scores + 6 * tokens * config.hidden_size
     mlp = 5 * tokens * inner + 3 * tokens * config.hidden_size  # gate, up, their product, |x|, and the stream
     panels = default_threads() * inner * min(MOST_PANEL, inner)
-    return F32_BYTES * (together * max(attention, mlp) + panels)
+    drift = 0
+    if recipe.follows_drift:  # one stream's input waits for the other's; the sums, and of what is missing
+        drift = 2 * tokens * inner + max(width * (2 * width + rows) for width, rows, _ in sites)
+    return F32_BYTES * (max(attention, mlp) + panels + drift)
 
 
 def _working(sites: list[tuple[int, int, int]], recipe: Recipe) -> int:
@@ -186,7 +191,7 @@ def _block_phase(config: ModelConfig, recipe: Recipe, tokens: int, seq_len: int)
         sites = _sites(config, layer)
         grams = F32_BYTES * sum(width * width for width, _, _ in sites)
         kept = min(tokens, 2 * recipe.clip_tokens) * F32_BYTES * sum(width for width, _, _ in sites)
-        observing = _observing(config, sites, tokens, seq_len) if recipe.searches else 0
+        observing = _observing(config, recipe, sites, tokens, seq_len) if recipe.searches else 0
         work = max(observing + _kept(sites), _working(sites, recipe))
         found.append((weights * (2 if recipe.follows_drift else 1), (grams + kept) * recipe.searches, work))
     return max(found, key=sum)

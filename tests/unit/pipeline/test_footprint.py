@@ -1,14 +1,16 @@
 """The memory that is predicted, against allocations that are traced; and how a budget is met."""
 
+import os
 import tracemalloc
 
 import numpy as np
 import pytest
 from helpers.tiny_checkpoint import write_tiny_llama
 
+from awq_ref import threads
 from awq_ref.buffers import keep_freed_memory
 from awq_ref.errors import RangeError
-from awq_ref.pipeline import footprint, quantize_model
+from awq_ref.pipeline import footprint, observation, quantize_model
 from awq_ref.pipeline.footprint import memory_bytes, plan_memory
 from awq_ref.pipeline.observation import open_float
 from awq_ref.search import RECIPES
@@ -50,6 +52,26 @@ def test_no_more_is_allocated_than_predicted(source, tmp_path, recipe):
     assert peak <= expected + SMALL
     # Half is not much to ask: a prediction that is always enough is easily made, and useless.
     assert peak >= expected / 2 - SMALL
+
+
+@pytest.mark.parametrize("recipe", ["awq", "best"])
+def test_what_batches_side_by_side_hold_is_predicted(source, tmp_path, monkeypatch, recipe):
+    """Eight threads, a batch of 512 tokens each, are the most of it."""
+    for name in threads.LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
+    monkeypatch.setattr(observation, "BATCH_TOKENS", 512)
+    ids = np.random.default_rng(3).integers(0, 250, (8 * 512 // SEQ, SEQ))
+    _, config = open_float(source)
+    plan = plan_memory(config, RECIPES[recipe], tokens=ids.size, seq_len=SEQ)
+    keep_freed_memory()
+    tracemalloc.start()
+    quantize_model(source, tmp_path / "out", recipe=recipe, calibration=ids, group_size=64, shown=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert plan.work >= 8 * 512 * 5 * 512 * 4  # gate, up and more of eight batches, 512 channels
+    assert plan.total - plan.process >= peak - SMALL
+    assert peak >= (plan.total - plan.process) / 2 - SMALL
 
 
 def test_a_budget_puts_hidden_states_into_a_file(source, monkeypatch):
