@@ -8,8 +8,8 @@
     blas_on_one_thread  while it lasts, BLAS starts no threads of its own
 
 NumPy gives up the interpreter's lock inside its loops, so plain threads run at once. Workers are made when they are
-first needed and wait for the next call; the calling thread takes a share itself. Within a share there is one thread:
-what runs there and would use several gets itself alone.
+first needed and wait for the next call; the calling thread takes a share itself. Within a share `default_threads` is 1:
+what runs there and asks how many to use gets itself alone.
 """
 
 import os
@@ -49,8 +49,7 @@ class _Shared:
     """A context of the whole process: begun by the first caller who enters, ended by the last who leaves."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.callers = 0
+        self.lock, self.callers = threading.Lock(), 0
 
     def __enter__(self) -> None:
         with self.lock:
@@ -153,14 +152,15 @@ class _Worker:
         self.share, self.ended = share, False
         self.begin.release()
 
-    def wait(self) -> BaseException | None:
-        """Return what the share raised, or what came while waiting, when it has ended."""
+    def wait(self, interrupted: Callable[[], object] = int) -> BaseException | None:
+        """Return what the share raised, or what came while waiting, when it has ended; call interrupted() at once."""
         interrupt: BaseException | None = None
         while not self.ended:
             try:
                 self.done.acquire()
             except KeyboardInterrupt as error:
                 interrupt = error  # raised later: until the share has ended its memory is its own
+                interrupted()
         error, self.error, self.share = self.error or interrupt, None, int
         return error
 
@@ -225,7 +225,11 @@ def run_jobs(work: Callable[[Job], None], jobs: Iterable[Job], *, n_threads: int
         For threads to end together, the largest first.
     n_threads : int
     """
-    left = deque(enumerate(jobs))
+    _take_jobs(work, deque(enumerate(jobs)), n_threads)
+
+
+def _take_jobs(work: Callable[[Job], None], left: deque[tuple[int, Job]], n_threads: int) -> None:
+    """Run the jobs that are left, each with its number; whoever empties `left` keeps further ones from beginning."""
     failed: dict[int, BaseException] = {}
 
     def take(start: int, stop: int) -> None:
@@ -242,7 +246,9 @@ def run_jobs(work: Callable[[Job], None], jobs: Iterable[Job], *, n_threads: int
 
     run_in_shares(take, min(n_threads, len(left)), n_threads=n_threads)
     if failed:
-        raise failed[min(failed)]
+        first = failed[min(failed)]
+        failed.clear()  # the error's frames hold it
+        raise first
 
 
 def map_jobs(work: Callable[[Job], Result], jobs: Iterable[Job], *, n_threads: int) -> list[Result]:
@@ -267,9 +273,28 @@ def run_side_by_side(work: Callable[[int], None], n_jobs: int) -> None:
     """Call work(number) for 0..n_jobs, as many at a time as there are threads, each on one.
 
     Jobs that are left over have all threads for themselves, one after the other. Errors are raised as by `run_jobs`.
+    All run on workers, where no interrupt of the keyboard comes: it is raised here, when those that run have ended.
     """
     n_threads = jobs_at_a_time(n_jobs)
     together = n_jobs - n_jobs % n_threads
-    run_jobs(work, range(together), n_threads=n_threads)
-    for number in range(together, n_jobs):
-        work(number)
+    left, over = deque(enumerate(range(together))), deque(range(together, n_jobs))
+
+    def all_of_them() -> None:
+        _take_jobs(work, left, n_threads)
+        while over:
+            work(over.popleft())
+
+    def no_more() -> None:
+        left.clear()
+        over.clear()
+
+    worker = _worker()
+    try:
+        worker.start(partial(copy_context().run, all_of_them))
+        error = worker.wait(no_more)
+    except KeyboardInterrupt:  # before it waited
+        no_more()
+        raise
+    _IDLE.append(worker)
+    if error is not None:
+        raise error

@@ -4,7 +4,6 @@ Turns     the order of the jobs
 at_once   for a job that runs alone
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -23,12 +22,13 @@ class Turns:
     """Lets jobs that run at the same time do some things one after the other, in the order of their numbers.
 
     At a place a job waits until every job before it has been there or has ended, as it has after an error. So a sum has
-    the same bits however many jobs run at once. Jobs must begin in their order, as those of `run_jobs` do.
+    the same bits however many jobs run at once. Jobs must begin in their order, and on threads that nothing interrupts,
+    as those of `run_side_by_side` do: the others would wait for one that is lost.
     """
 
     def __init__(self) -> None:
         self._moved = Condition()
-        self._left: dict[Hashable, set[int]] = defaultdict(set)  # jobs that have been at a place
+        self._last: dict[Hashable, int] = {}  # the job that has been at a place last
         self._ended: set[int] = set()
 
     @contextmanager
@@ -41,14 +41,16 @@ class Turns:
                 self._ended.add(number)
                 self._moved.notify_all()
 
+    def _is_due(self, number: int, place: Hashable) -> bool:
+        return all(job in self._ended for job in range(self._last.get(place, -1) + 1, number))
+
     @contextmanager
     def _at(self, number: int, place: Hashable) -> Iterator[None]:
         with self._moved:
-            left = self._left[place]
-            self._moved.wait_for(lambda: all(job in left or job in self._ended for job in range(number)))
+            self._moved.wait_for(lambda: self._is_due(number, place))
         try:
             yield
         finally:
             with self._moved:
-                left.add(number)
+                self._last[place] = number
                 self._moved.notify_all()

@@ -158,7 +158,7 @@ def mirror_gram(gram_sum: F32) -> None:
 
 
 class StatisticsAccumulator:
-    """Adds up SiteStatistics batch by batch. Memory: one Gram matrix and one panel of it.
+    """Adds up SiteStatistics batch by batch. Memory: one Gram matrix, and a panel of it for each thread.
 
     Only the lower triangle is computed (half of the work); `finish` mirrors it.
 

@@ -259,5 +259,6 @@ def plan_memory(
     fewer = " Fewer workers take less." if ahead else ""
     raise RangeError(
         f"quantize_model: memory must be at least {format_bytes(least.total)}, hidden states in a file; got "
-        f"{format_bytes(budget)}. What takes it: {least.told()}; the number of samples hardly counts.{fewer}"
+        f"{format_bytes(budget)}. What takes it: {least.told()}; more samples than a batch for "
+        f"each thread hardly count. Fewer threads (OMP_NUM_THREADS) take less.{fewer}"
     )

@@ -158,7 +158,7 @@ def _stored_scales(exact: F32, spec: QuantSpec, who: str) -> tuple[F16 | F32, F3
     """Round to the dtype that is stored; return that and the same as float32. An overflow names its row and group."""
     scales: F16 | F32 = exact.astype(spec.scale_dtype)
     delta = scales.astype(np.float32)
-    if not delta.max() < np.inf:
+    if not delta.max(initial=0.0) < np.inf:  # nor is a NaN
         bad = ~np.isfinite(scales)
         row, group = _first(bad)
         limit = float(np.finfo(spec.scale_dtype).max)
