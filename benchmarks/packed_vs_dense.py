@@ -2,7 +2,7 @@
 
     python benchmarks/packed_vs_dense.py [--quick] [--threads 1 2]
 
-The rival is `x @ weight.T`, BLAS with as many threads as ours. Both go round copies of their weights, 128 MiB of them
+The rival is `x @ weight.T`, BLAS with as many threads as ours. Both go round copies of their weights, 512 MiB of them
 and at least two, as a model goes round its layers: no cache holds what the next call reads. The two take turns, so that
 what else the machine does falls on both; between turns there is a pause, for OpenBLAS's threads spin for a while after
 a product, on the cores that ours need. Printed: microseconds per call, median and quartiles of the rounds; the rival's
@@ -36,7 +36,7 @@ SHAPES = (
 QUICK_SHAPES = SHAPES[:2]
 TOKENS = (1, 4, 16, 128, 512)
 ROUND_SECONDS = 0.1  # a timing repeats the call until it is at least this long
-COLD_BYTES = 2**27  # of weights that a timing goes round
+COLD_BYTES = 2**29  # of weights that a timing goes round: of 2**27 a shared cache of a large server kept a part
 PAUSE = 0.25  # seconds; OpenBLAS waits for work with its cores busy, about a tenth of a second
 
 
