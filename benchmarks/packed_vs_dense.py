@@ -36,9 +36,7 @@ SHAPES = (
 QUICK_SHAPES = SHAPES[:2]
 TOKENS = (1, 4, 16, 128, 512)
 ROUND_SECONDS = 0.1  # a timing repeats the call until it is at least this long
-COLD_BYTES = (
-    2**29
-)  # of weights that a timing goes round: of 2**27 a shared cache of a large server kept a part
+COLD_BYTES = 2**29  # of weights that a timing goes round; a large server's cache may hold a part of 2**27
 PAUSE = 0.25  # seconds; OpenBLAS waits for work with its cores busy, about a tenth of a second
 
 
