@@ -1,6 +1,7 @@
 """What jobs that run at the same time do one after the other nevertheless.
 
 Turns     the order of the jobs
+within    the same turns, at places of their own
 at_once   for a job that runs alone
 """
 
@@ -16,6 +17,11 @@ Turn: TypeAlias = Callable[[Hashable], AbstractContextManager[None]]  # a place 
 def at_once(place: Hashable) -> AbstractContextManager[None]:
     """Return a turn that nobody is waited for."""
     return nullcontext()
+
+
+def within(turn: Turn, where: str) -> Turn:
+    """Return a job's turns at places that are apart from all others' by a name."""
+    return lambda place: turn((where, place))
 
 
 class Turns:

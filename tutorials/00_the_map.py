@@ -49,7 +49,7 @@ print(
 # | equation | in words | line of the package | where |
 # |---|---|---|---|
 # | [AWQ-1](../docs/equations.md#awq-1) | lo, hi become the step | `np.maximum(width, RANGE_FLOOR), steps` | [codes_of_range](../awq_ref/quantize/grid.py) |
-# | [AWQ-2](../docs/equations.md#awq-2) | the zero point | `np.rint(low / delta)` | [codes_of_range](../awq_ref/quantize/grid.py) |
+# | [AWQ-2](../docs/equations.md#awq-2) | the zero point, less its sign | `np.rint(low / delta)` | [codes_of_range](../awq_ref/quantize/grid.py) |
 # | [AWQ-3](../docs/equations.md#awq-3) | weights become codes | `np.rint(codes, out=codes)` | [quantize](../awq_ref/quantize/affine.py) |
 # | [AWQ-4](../docs/equations.md#awq-4) | codes become weights | `tile *= delta[rows]` | [dequantize](../awq_ref/quantize/affine.py) |
 # | [AWQ-6](../docs/equations.md#awq-6) | channel scales | `np.maximum(act_mean_abs / act_mean_abs.max(), FLOOR) ** alpha` | [candidate](../awq_ref/search/candidates.py) |

@@ -38,7 +38,7 @@ print("back ", dequantize_linear(linear)[0])
 # | equation | in words | line of the package | where |
 # |---|---|---|---|
 # | [AWQ-1](../docs/equations.md#awq-1) | step = range / 15 | `np.maximum(width, RANGE_FLOOR), steps` | [codes_of_range](../awq_ref/quantize/grid.py) |
-# | [AWQ-2](../docs/equations.md#awq-2) | the code of 0 | `np.rint(low / delta)` | [codes_of_range](../awq_ref/quantize/grid.py) |
+# | [AWQ-2](../docs/equations.md#awq-2) | the code of 0, less its sign | `np.rint(low / delta)` | [codes_of_range](../awq_ref/quantize/grid.py) |
 # | [AWQ-3](../docs/equations.md#awq-3) | divide, round, add z, clip | `np.rint(codes, out=codes)` | [quantize](../awq_ref/quantize/affine.py) |
 # | [AWQ-4](../docs/equations.md#awq-4) | (q - z) times the step | `tile *= delta[rows]` | [dequantize](../awq_ref/quantize/affine.py) |
 #

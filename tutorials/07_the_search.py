@@ -44,7 +44,7 @@ for alpha in (0.0, 0.5, 1.0):
 # | [AWQ-6](../docs/equations.md#awq-6) | t = a^alpha | `np.maximum(act_mean_abs / act_mean_abs.max(), FLOOR) ** alpha` | [candidate](../awq_ref/search/candidates.py) |
 # | [AWQ-6](../docs/equations.md#awq-6) | s = t / sqrt(max t min t) | `float(powers[live].max()) * float(powers[live].min())` | [candidate](../awq_ref/search/candidates.py) |
 # | [AWQ-7](../docs/equations.md#awq-7) | L = tr(E C E^T) | `total += gram_loss(error, self._statistics.gram_sum)` | [GramObjective](../awq_ref/search/objective.py) |
-# | [P-CHOICE](../docs/equations.md#p-choice) | of equal losses the smallest alpha | `min(finite, key=self._losses.__getitem__)` | [search_channel_scales](../awq_ref/search/channel_scales.py) |
+# | [P-CHOICE](../docs/equations.md#p-choice) | of equal losses the smallest alpha | `min(finite, key=self._losses.__getitem__)` | [Trials](../awq_ref/search/channel_scales.py) |
 #
 # *Why sqrt(max * min)?* The most asked question about AWQ. A common factor of s changes nothing (chapter 06), so one
 # is free to choose it. With this one the largest and the smallest scale are reciprocal: 8 and 1/8, not 64 and 1.

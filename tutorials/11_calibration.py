@@ -51,7 +51,7 @@ for tokens in (16, 64, 256, 1024):
 # | equation | in words | line of the package | where |
 # |---|---|---|---|
 # | [AWQ-5](../docs/equations.md#awq-5) | a: the sum of abs(x) over the count | `self.abs_sum / self.count` | [SiteStatistics](../awq_ref/calibration/statistics.py) |
-# | [AWQ-5](../docs/equations.md#awq-5) | C: the sum of x x^T, panel by panel | `np.matmul(tokens[:, rows].T, columns, out=product)` | [add_gram](../awq_ref/calibration/statistics.py) |
+# | [AWQ-5](../docs/equations.md#awq-5) | C: the sum of x x^T, panel by panel | `np.matmul(tokens[:, rows].T, columns, out=product)` | [_add_panel](../awq_ref/calibration/statistics.py) |
 # | [P-CHUNK](../docs/equations.md#p-chunk) | of two texts: sums and counts are added | `first.count + second.count` | [merge](../awq_ref/calibration/statistics.py) |
 # | [AWQ-7](../docs/equations.md#awq-7) | what they are asked for | `total += gram_loss(error, self._statistics.gram_sum)` | [GramObjective](../awq_ref/search/objective.py) |
 #

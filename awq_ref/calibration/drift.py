@@ -15,7 +15,7 @@ from awq_ref.calibration.statistics import add_gram, add_product, mirror_gram
 from awq_ref.checks import require_finite, require_shape
 from awq_ref.dtypes import F32
 from awq_ref.errors import RangeError
-from awq_ref.turns import Turn, at_once
+from awq_ref.turns import Turn, at_once, within
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,6 @@ class DriftStatistics:
     gram_sum: F32
     drift_sum: F32
     stream_sum: F32 | None = None
-
-
-def _stream(turn: Turn) -> Turn:
-    """Return the same turns at places of their own."""
-    return lambda place: turn(("stream", place))
 
 
 class DriftAccumulator:
@@ -87,7 +82,9 @@ class DriftAccumulator:
         if e is not None:
             require_shape(self._who, "e", e, (*y.shape[:-1], None))
             missing = e.reshape(len(tokens), -1)  # (tokens, out_features)
-            add_product(missing, tokens, self._stream_sum_of(missing.shape[1], turn), turn=_stream(turn))
+            add_product(
+                missing, tokens, self._stream_sum_of(missing.shape[1], turn), turn=within(turn, "stream")
+            )
         with turn("count"):
             self._count += len(tokens)
 

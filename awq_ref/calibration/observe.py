@@ -10,10 +10,9 @@ Nothing is hung on the layers: the block is run with wrapped ones, which are the
 time: listeners take note of them in their order.
 """
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -24,7 +23,7 @@ from awq_ref.dtypes import F32
 from awq_ref.errors import RangeError
 from awq_ref.spec import LinearOperator
 from awq_ref.threads import default_threads, map_jobs
-from awq_ref.turns import Turn, Turns, at_once
+from awq_ref.turns import Turn, Turns, at_once, within
 
 # The number of a batch -> while it runs, the linear layers for it.
 BatchLinears: TypeAlias = Callable[[int], AbstractContextManager[dict[str, LinearOperator]]]
@@ -100,11 +99,6 @@ def clip_token_stride(tokens: int, wanted: int = 512) -> int:
     return max(1, tokens // wanted)
 
 
-def _at_site(turn: Turn, site: str, place: Hashable) -> AbstractContextManager[None]:
-    """Return a batch's turn at a place of a site."""
-    return turn((site, place))
-
-
 @dataclass(frozen=True)
 class Observations:
     """What one pass over the calibration windows tells about a block, site by site.
@@ -163,7 +157,7 @@ def observe(
             watched = dict(linears)
             for site, name in sites.items():
                 listeners = (sums[site], kept[site]) if kept else (sums[site],)
-                watched[name] = Observed(watched[name], listeners, partial(_at_site, turn, site))
+                watched[name] = Observed(watched[name], listeners, within(turn, site))
             yield watched
 
     run(observed)

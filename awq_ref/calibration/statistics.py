@@ -15,7 +15,7 @@ Source: docs/equations.md#awq-5.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -111,6 +111,12 @@ def _add_sizes(tokens: F32, abs_sum: F64) -> None:
         abs_sum += np.abs(part, out=sizes).sum(axis=0, dtype=np.float64)
 
 
+def _add(parts: Sequence[Callable[[], None]]) -> None:
+    """Let several threads add the parts of a sum."""
+    with blas_on_one_thread():
+        run_jobs(lambda part: part(), parts, n_threads=default_threads())
+
+
 def add_gram(tokens: F32, gram_sum: F32, abs_sum: F64 | None = None, *, turn: Turn = at_once) -> None:
     """Add X^T X of tokens (n, in_features) to the lower triangle of gram_sum, panel by panel, on several threads.
 
@@ -124,8 +130,7 @@ def add_gram(tokens: F32, gram_sum: F32, abs_sum: F64 | None = None, *, turn: Tu
     jobs = [partial(_add_panel, tokens, gram_sum, turn, *panel) for panel in _panels(tokens.shape[1])]
     if abs_sum is not None:
         jobs.insert(0, partial(_add_sizes, tokens, abs_sum))
-    with blas_on_one_thread():
-        run_jobs(lambda job: job(), jobs, n_threads=default_threads())
+    _add(jobs)
 
 
 def _add_rows(x: F32, y: F32, total: F32, turn: Turn, start: int, stop: int) -> None:
@@ -145,8 +150,7 @@ def add_product(x: F32, y: F32, total: F32, *, turn: Turn = at_once) -> None:
         As for `add_gram`.
     """
     jobs = [partial(_add_rows, x, y, total, turn, *panel) for panel in _panels(x.shape[1])]
-    with blas_on_one_thread():
-        run_jobs(lambda job: job(), jobs, n_threads=default_threads())
+    _add(jobs)
 
 
 def mirror_gram(gram_sum: F32) -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from helpers.processors import with_processors
 
 from awq_ref import threads
 from awq_ref.threads import (
@@ -195,9 +196,7 @@ def test_a_job_that_fails_is_the_last_and_the_first_error_is_raised():
 
 
 def test_within_a_share_there_is_one_thread(monkeypatch):
-    for name in threads.LIMITS:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3), raising=False)
+    with_processors(monkeypatch, 3)
     seen = []
     run_jobs(lambda _: seen.append(default_threads()), range(4), n_threads=2)
     run_jobs(lambda _: seen.append(default_threads()), [4], n_threads=2)  # one job has all threads

@@ -1,13 +1,12 @@
 """The memory that is predicted, against allocations that are traced; and how a budget is met."""
 
-import os
 import tracemalloc
 
 import numpy as np
 import pytest
+from helpers.processors import with_processors
 from helpers.tiny_checkpoint import write_tiny_llama
 
-from awq_ref import threads
 from awq_ref.buffers import keep_freed_memory
 from awq_ref.errors import RangeError
 from awq_ref.pipeline import footprint, observation, quantize_model
@@ -57,9 +56,7 @@ def test_no_more_is_allocated_than_predicted(source, tmp_path, recipe):
 @pytest.mark.parametrize("recipe", ["awq", "best"])
 def test_what_batches_side_by_side_hold_is_predicted(source, tmp_path, monkeypatch, recipe):
     """Eight threads, a batch of 512 tokens each, are the most of it."""
-    for name in threads.LIMITS:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
+    with_processors(monkeypatch, 8)
     monkeypatch.setattr(observation, "BATCH_TOKENS", 512)
     ids = np.random.default_rng(3).integers(0, 250, (8 * 512 // SEQ, SEQ))
     _, config = open_float(source)

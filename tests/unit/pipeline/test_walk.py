@@ -1,13 +1,11 @@
 """The walk through a model: the same bits on any number of threads, and what the last block leaves out."""
 
-import os
-
 import numpy as np
 import pytest
 from helpers.assertions import assert_same_bits
+from helpers.processors import with_processors
 from helpers.tiny_checkpoint import write_tiny_family
 
-from awq_ref import threads
 from awq_ref.calibration import Unread
 from awq_ref.errors import RangeError
 from awq_ref.pipeline import observation, quantize_model
@@ -26,12 +24,6 @@ def source(request, tmp_path):
     return open_float(tmp_path / "model")
 
 
-def on_threads(monkeypatch, n_threads):
-    for name in threads.LIMITS:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(n_threads), raising=False)
-
-
 def observed(source, **options):
     checkpoint, config = source
     return list(observed_blocks(checkpoint, config, WINDOWS, **options))
@@ -42,10 +34,10 @@ def test_statistics_do_not_depend_on_the_number_of_threads(source, monkeypatch, 
     """Seven batches of a window: three times two and one left over, or twice three and one."""
     monkeypatch.setattr(observation, "BATCH_TOKENS", 32)
     recipe = recipe_named("llm-awq")  # which keeps tokens too
-    on_threads(monkeypatch, 1)
+    with_processors(monkeypatch, 1)
     alone = observed(source, recipe=recipe)
     for n_threads in (2, 3, 8):
-        on_threads(monkeypatch, n_threads)
+        with_processors(monkeypatch, n_threads)
         store = StateStore("float32", spilled, tmp_path) if spilled else None
         for block, other in zip(observed(source, recipe=recipe, store=store), alone, strict=True):
             found, expected = block.observations, other.observations
@@ -81,7 +73,7 @@ def inner_of(linear):
 def test_the_first_of_two_bad_batches_is_named(source, monkeypatch):
     checkpoint, config = source
     monkeypatch.setattr(observation, "BATCH_TOKENS", 32)
-    on_threads(monkeypatch, 2)
+    with_processors(monkeypatch, 2)
 
     def poisoned(checkpoint, config, windows, hidden):
         hidden[0 : len(windows)] = np.ones((*windows.shape, config.hidden_size), dtype=np.float32)
@@ -101,7 +93,7 @@ def test_what_best_writes_does_not_depend_on_the_number_of_threads(tmp_path, mon
     write_tiny_family(tmp_path / "model", "llama")
     files = []
     for n_threads in (1, 2, 3):
-        on_threads(monkeypatch, n_threads)
+        with_processors(monkeypatch, n_threads)
         out = tmp_path / f"out{n_threads}"
         options = {"recipe": "best", "group_size": 8, "calibration": WINDOWS, "shown": False}
         quantize_model(tmp_path / "model", out, **options)
